@@ -7,6 +7,9 @@ the name.
 import difflib
 from collections.abc import Iterable, Mapping
 
+# Names that a message lists if none is near. The lists of our own choices are shorter, a vocabulary is not.
+_MOST_NAMES = 12
+
 
 class RefusedValue(ValueError):
     """Error about one value that is not allowed, whatever the other values are.
@@ -98,7 +101,7 @@ def refuse_empty_paths(settings: object, *names: str) -> None:
 
 
 def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: float = 0.5) -> str:
-    """Return the end of a message about an unknown name: the nearest existing name, or all names if none is near.
+    """Return the end of a message about an unknown name: the nearest existing name, or up to 12 if none is near.
 
     Args:
         name: the unknown name.
@@ -110,11 +113,16 @@ def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: flo
     "; did you mean 'trainer.max_steps'?"
     >>> nearest("x", ["max_steps", "devices"])
     '; known: max_steps, devices'
+    >>> nearest("x", range(10, 30_000))
+    '; known: 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21 and 29,978 more'
     """
     names = [str(each) for each in known]
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     dotted = f"{prefix}." if prefix else ""
-    return f"; did you mean '{dotted}{near[0]}'?" if near else f"; known: {', '.join(names)}"
+    if near:
+        return f"; did you mean '{dotted}{near[0]}'?"
+    more = len(names) - _MOST_NAMES
+    return f"; known: {', '.join(names[:_MOST_NAMES])}{f' and {more:,} more' if more > 0 else ''}"
 
 
 def class_path(cls: type) -> str:

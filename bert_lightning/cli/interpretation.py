@@ -6,6 +6,7 @@ from pathlib import Path
 from bert_lightning.cli.parsing import (
     Commands,
     base_option,
+    checked_options,
     input_option,
     module_option,
     path_argument,
@@ -15,10 +16,14 @@ from bert_lightning.cli.parsing import (
 )
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import item_progress
+from bert_lightning.errors import InputError
 from bert_lightning.lazy import without_collections
+from bert_lightning.wording import one_of
 
 # The names of `interpretability/explaining.py: METHODS`, which `--help` prints without importing torch.
 METHODS = ("attention", "rollout", "gradient-x-input", "integrated-gradients", "occlusion")
+# The options that only some methods use.
+_METHODS_WITH = {"points": ("integrated-gradients",), "replacement": ("integrated-gradients", "occlusion")}
 
 
 def add(commands: Commands) -> None:
@@ -54,14 +59,12 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--points",
         type=whole_number,
-        default=64,
         metavar="N",
         help="integrated gradients: points of the path, doubled up to 1024 while the values miss more than 5 %% of "
         "the difference of scores (default: 64)",
     )
     parser.add_argument(
         "--replacement",
-        default="[MASK]",
         metavar="TOKEN",
         help="integrated gradients and occlusion: [MASK], [PAD] or [UNK], which stands for an absent word (default: "
         "[MASK])",
@@ -72,20 +75,23 @@ def add(commands: Commands) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    for name, methods in _METHODS_WITH.items():
+        if getattr(options, name) is not None and options.method not in methods:
+            raise InputError(f"--{name} does nothing with --method {options.method}, only with {one_of(methods)}")
     with without_collections(freeze=True):
         from bert_lightning.reports.explanation_report import write_explanations
 
     refuse_own_input([options.input], options.output)
     output: Path = options.output
-    with item_progress("explaining", True) as counted:
+    with checked_options(num_points="points"), item_progress("explaining", True) as counted:
         lines = write_explanations(
             options.checkpoint,
             options.input,
             output,
             method=options.method,
             target=options.target,
-            num_points=options.points,
-            replacement=options.replacement,
+            num_points=64 if options.points is None else options.points,
+            replacement="[MASK]" if options.replacement is None else options.replacement,
             base=options.base,
             allow_modules=options.allow_module,
             progress=counted,

@@ -81,21 +81,29 @@ def whole_number(text: str) -> int:
     """Return a whole number that fits into 32 bits.
 
     Raises:
-        ValueError: the text is not a whole number.
-        argparse.ArgumentTypeError: the number is too large.
+        argparse.ArgumentTypeError: the text is not a whole number, or the number is too large.
 
     >>> whole_number("128")
     128
+    >>> whole_number("1e3")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: '1e3' is not a whole number
     """
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if abs(value) >= 1 << 31:
         raise argparse.ArgumentTypeError(f"{text} is too large; at most {(1 << 31) - 1} is allowed")
     return value
 
 
 @contextmanager
-def checked_options() -> Iterator[None]:
+def checked_options(**options: str) -> Iterator[None]:
     """Replace a `RefusedValue` by an error that names the option of the command line.
+
+    Args:
+        options: the options of fields that have another name there.
 
     Raises:
         InputError: a value is refused.
@@ -104,11 +112,15 @@ def checked_options() -> Iterator[None]:
     ...     raise RefusedValue("min_frequency", 0, "be at least 1")
     Traceback (most recent call last):
     bert_lightning.errors.InputError: --min-frequency is 0; it must be at least 1
+    >>> with checked_options(num_points="points"):
+    ...     raise RefusedValue("num_points", 0, "be at least 1")
+    Traceback (most recent call last):
+    bert_lightning.errors.InputError: --points is 0; it must be at least 1
     """
     try:
         yield
     except RefusedValue as error:
-        name = error.name.replace("_", "-")
+        name = options.get(error.name, error.name).replace("_", "-")
         raise InputError(f"--{name}{str(error).removeprefix(error.name)}") from None
 
 

@@ -77,7 +77,7 @@ def _add_probe(commands: Commands) -> None:
         type=whole_number,
         default=10_000,
         metavar="N",
-        help="texts of each split are drawn until they have so many words or texts (default: 10000)",
+        help="at most about N words or texts of each split; whole texts are drawn (default: 10000)",
     )
     parser.add_argument(
         "--l2", type=float, default=0.01, metavar="X", help="penalty of the classifier (default: 0.01)"
@@ -190,14 +190,10 @@ def _check_output(output: Path | None) -> None:
     """Check the ending of a file before anything is computed.
 
     Raises:
-        InputError: it is neither a page nor JSON, or its folder does not exist.
+        InputError: it is neither a page nor JSON.
     """
-    if output is None:
-        return
-    if output.suffix not in (_PAGE, _JSON):
+    if output is not None and output.suffix not in (_PAGE, _JSON):
         raise InputError(f"--output is {output}; it must end in {_PAGE} or {_JSON}")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"--output is {output}, whose folder does not exist")
 
 
 def _show(
@@ -296,8 +292,8 @@ def _texts(options: argparse.Namespace) -> Iterator[str]:
 def _neighbors(options: argparse.Namespace) -> int:
     _check_output(options.output)
     if options.vectors == "pieces":
-        for name, default in (("input", "-"), ("layers", [-1]), ("max_texts", None), ("max_seq_length", None)):
-            if getattr(options, name) != default:
+        for name in ("input", "text_column", "layers", "max_texts", "max_seq_length", "precision"):
+            if getattr(options, name) != options.parser.get_default(name):
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(
                     f"{option} does nothing with --vectors pieces, which are compared with the vocabulary"

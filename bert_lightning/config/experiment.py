@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,6 +206,7 @@ def load_experiment(
     overrides: Overrides | None = None,
     below: dict[str, Any] | None = None,
     allow_modules: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> Experiment:
     """Read an experiment, then apply overrides. A later source wins key by key, lists as a whole.
 
@@ -215,6 +216,8 @@ def load_experiment(
             such as `["--data.batch_size", "16"]`.
         below: values that all of these win over, such as those of a saved run.
         allow_modules: modules that a `class_path` may name.
+        only: the sections of the experiment that count; its other sections are left out, and only an unknown one is
+            an error. By default all count.
 
     Raises:
         InputError: a key is unknown or missing, a value has a wrong type or is not allowed, or an environment
@@ -236,6 +239,9 @@ def load_experiment(
         below, experiment = merge(below or {}, with_literal_variables(saved), CHOICES), []
         allow_modules = [*allow_modules, *own]
     layers, unread = read_layers(experiment)
+    if only is not None:
+        left_out = {each.name for each in dataclasses.fields(Experiment)} - {*only}
+        layers = [(name, {key: each for key, each in own.items() if key not in left_out}) for name, own in layers]
     try:
         layers.append(override_layer(overrides or (), CHOICES, _MAPPINGS))
     except InputError as error:

@@ -10,7 +10,7 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bert_lightning.checks import nearest
+from bert_lightning.checks import RefusedValue, nearest, require_between
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
@@ -29,6 +29,7 @@ from bert_lightning.tasks.explained import Explained
 from bert_lightning.tasks.inference import evaluating
 from bert_lightning.tasks.task import Task
 from bert_lightning.text.wordpiece import MASK, PAD, UNKNOWN
+from bert_lightning.wording import count, one_of
 
 REPLACEMENTS = (MASK, PAD, UNKNOWN)
 """Tokens that may stand for a word that is absent."""
@@ -58,6 +59,10 @@ class ExplanationSettings:
             more than 5 % of the difference.
         replacement: integrated gradients and occlusion: the token that stands for an absent word.
         maps: attention and rollout: whether explanations hold the weights between all words.
+
+    Raises:
+        InputError: there is no such method, or the target is no text.
+        RefusedValue: the number of points or the replacement is not allowed.
     """
 
     method: str = "integrated-gradients"
@@ -67,12 +72,13 @@ class ExplanationSettings:
     maps: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_points < 1:
-            raise InputError(f"num_points is {self.num_points}; it must be at least 1")
+        require_between(self, 1, _MOST_POINTS, "num_points")
+        if self.target is not None and not isinstance(self.target, str):
+            raise InputError(f"target is {self.target!r}, which is no text: write '{self.target}'")
         if self.method not in METHODS:
-            raise InputError(f"method is {self.method!r}, which does not exist{nearest(self.method, METHODS)}")
+            raise InputError(f"method is {self.method!r}, which does not exist{nearest(str(self.method), METHODS)}")
         if self.replacement not in REPLACEMENTS:
-            raise InputError(f"replacement is {self.replacement!r}{nearest(self.replacement, REPLACEMENTS)}")
+            raise RefusedValue("replacement", self.replacement, f"be {one_of(REPLACEMENTS)}")
 
 
 class Values(NamedTuple):
@@ -160,7 +166,8 @@ def _integrated_gradients(example: ScoredExample, settings: ExplanationSettings)
         if num_points >= _MOST_POINTS:
             raise NotExplainedError(
                 f"{example.explained.location}: integrated gradients miss {found.error:.1%} of the difference of "
-                f"scores with {num_points:,} points, and more than {LARGEST_ERROR:.0%} is refused: use occlusion"
+                f"scores with {count(num_points, 'point')}, and more than {LARGEST_ERROR:.0%} is refused: use "
+                "occlusion"
             )
         num_points = min(2 * num_points, _MOST_POINTS)
 

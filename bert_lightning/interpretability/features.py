@@ -117,7 +117,8 @@ class FeatureExtractor:
         for layer in numbers:
             if not -total <= layer < total:
                 raise InputError(
-                    f"layer is {layer}; {self.path} has 0 (embeddings) to {total - 1}, or -{total} to -1 from the top"
+                    f"there is no layer {layer}: {self.path} has 0 (embeddings) to {total - 1}, or -{total} to -1 "
+                    "from the top"
                 )
         return [layer % total for layer in numbers]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bert_lightning.checks import nearest
+from bert_lightning.checks import RefusedValue, nearest
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.config.layers import Overrides, Source, override_layer
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS, standard_set
@@ -70,6 +70,11 @@ class LabelledItems:
         assert vectors is not None, "splits without items are refused"
         return vectors
 
+    def known_labels(self) -> list[int]:
+        """Return the ids of the labels that occur, in order."""
+        known: list[int] = np.unique(self.labels[self.labels >= 0]).tolist()
+        return known
+
     def only(self, kept: NDArray[np.bool_]) -> "LabelledItems":
         """Return some of the items, (N,) as a mask."""
         numbers = np.flatnonzero(kept).tolist()
@@ -106,7 +111,7 @@ def read_probing_data(
     Args:
         checkpoint: the model; if it lies in a run directory, that run's data are the default.
         extractor: has its tokenizer.
-        experiment: files or values that have `task` and `data`; other sections are read and not used.
+        experiment: files or values that have `task` and `data`; other sections do not count.
         overrides: keys on top.
         max_items: of each split, texts are drawn until they have so many items.
         leave_out: labels whose items are left out.
@@ -115,6 +120,7 @@ def read_probing_data(
 
     Raises:
         InputError: the task has no label per word or text, or the data cannot be read.
+        RefusedValue: `leave_out` names no label, or fewer than 2 labels are left.
     """
     task, settings = _settings(checkpoint, experiment, overrides, allow_modules)
     if settings.max_seq_length > extractor.encoder.config.max_position_embeddings:
@@ -137,23 +143,34 @@ def read_probing_data(
 
     def items(name: str) -> LabelledItems:
         found = _items(module.splits[name], lowercase)
-        found = _drawn(found.only(~np.isin(found.labels, left_out)), max_items, seed)
-        if not (found.labels >= 0).any():
-            raise InputError(f"no {PROBED_TASKS[task]} of data.{name} is left without the labels of leave_out")
+        found = found.only(~np.isin(found.labels, left_out))
+        if not found.known_labels():
+            if leave_out:
+                raise RefusedValue("leave_out", " ".join(leave_out), f"leave a {PROBED_TASKS[task]} of data.{name}")
+            raise InputError(f"data.{name} has no {PROBED_TASKS[task]} with a label of data.train")
         return found
 
-    return ProbingData(task, module.labels, items("train"), items("validation"))
+    train, validation = items("train"), items("validation")
+    if len(train.known_labels()) < 2:
+        only = f"'{module.labels[train.known_labels()[0]]}'"
+        if leave_out:
+            raise RefusedValue("leave_out", " ".join(leave_out), f"leave 2 labels of data.train, not only {only}")
+        raise InputError(f"data.train has only the label {only}; a probe needs at least 2")
+    train, validation = (_drawn(each, max_items, seed) for each in (train, validation))
+    if len(train.known_labels()) < 2:
+        raise RefusedValue("max_items", max_items, "be larger: the texts that are drawn for it have one label only")
+    return ProbingData(task, module.labels, train, validation)
 
 
 def _ids(names: Sequence[str], labels: Sequence[str]) -> list[int]:
     """Return the ids of labels.
 
     Raises:
-        InputError: there is no such label.
+        RefusedValue: there is no such label.
     """
     for name in names:
         if name not in labels:
-            raise InputError(f"leave_out has {name!r}, which is no label{nearest(name, labels)}")
+            raise RefusedValue("leave_out", name, f"name labels of data.train{nearest(name, labels)}")
     return [labels.index(name) for name in names]
 
 
@@ -187,7 +204,7 @@ def _settings(
         raise InputError(
             f"{checkpoint} is not part of a run directory: name the data, such as --data.dataset conll2003-ner"
         )
-    read = load_experiment(files, overrides, below, allow_modules)
+    read = load_experiment(files, overrides, below, allow_modules, only=_READ)
     if read.task not in PROBED_TASKS:
         known = " and ".join(name for name in TASKS if name in PROBED_TASKS)
         raise InputError(f"task is {read.task}; a probe needs one label per text or word, which {known} have")

@@ -137,7 +137,7 @@ def neighbors(
     base: str | Path | None = None,
     allow_modules: Sequence[str] = (),
 ) -> NeighborsReport:
-    """Find what a model represents most like each query, by cosine.
+    """Find what a model represents most like each query, by cosine. Equal queries and layers count once.
 
     Args:
         checkpoint: any checkpoint with a vocabulary.
@@ -166,6 +166,7 @@ def neighbors(
     """
     _check(queries, texts, vectors, number)
     extractor = FeatureExtractor.open(checkpoint, device, precision=precision, base=base, allow_modules=allow_modules)
+    queries = list(dict.fromkeys(queries))
     if texts is None:
         return _of_pieces(str(checkpoint), extractor, queries, number)
     return _of_texts(str(checkpoint), extractor, queries, texts, vectors, layers, number, max_seq_length)
@@ -203,7 +204,7 @@ def _of_texts(
     max_seq_length: int | None,
 ) -> NeighborsReport:
     """Compare words in their context, or whole texts, block by block."""
-    numbers = extractor.layers(layers)
+    numbers = list(dict.fromkeys(extractor.layers(layers)))
     limit = shared_length([extractor], max_seq_length)
     found = _Nearest(_query_vectors(extractor, queries, unit, numbers, limit), number)
     marked = [_split(query) if unit == "words" else ((), query, ()) for query in queries]

@@ -23,6 +23,7 @@ from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.labelled_items import PROBED_TASKS, Item, ProbingData, read_probing_data
 from bert_lightning.interpretability.linear_probe import L2, fit_linear_probe
 from bert_lightning.interpretability.pooled_states import Pooling, require_pooling
+from bert_lightning.interpretability.text_vectors import refuse_single_text
 from bert_lightning.metrics.classification import classification_report, confusion_matrix
 from bert_lightning.runs.predictor import InferencePrecision
 
@@ -142,7 +143,8 @@ def probe(
         progress: wraps the names of what is computed, to show the progress.
 
     Raises:
-        InputError: the task has no label per word or text, the data cannot be read, or a setting is not allowed.
+        InputError: the task has no label per word or text, or the data cannot be read.
+        RefusedValue: a setting is not allowed, or fewer than 2 labels are left.
 
     Example:
         ::
@@ -151,6 +153,7 @@ def probe(
             [layer.selectivity.value for layer in report.layers]
     """
     _check(pooling, l2, seeds, max_items)
+    refuse_single_text("leave_out", leave_out)
     extractor = FeatureExtractor.open(checkpoint, device, precision=precision, base=base, allow_modules=allow_modules)
     data = read_probing_data(
         checkpoint, extractor, experiment, overrides, max_items, leave_out, seeds[0], allow_modules
@@ -231,7 +234,7 @@ def _scores(
                 mean_interval(fit.correct.astype(np.float64), validation.texts),
                 _macro_f1(validation.labels, fit.predicted, len(data.labels)),
                 [float(each.correct.mean()) for each in control],
-                mean_interval(fit.correct - of_controls, validation.texts),
+                mean_interval(fit.correct - of_controls, validation.texts, least=-1.0),
                 float(np.mean([each.training_accuracy for each in control])),
                 random[layer],
                 converged[layer] and all(each.converged for each in (fit, *control)),
@@ -302,16 +305,22 @@ def control_labels(
     return train, validation
 
 
-def mean_interval(values: NDArray[np.float64], texts: NDArray[np.int64]) -> Interval:
-    """Return the mean over items with its 95 % interval for new texts.
+def mean_interval(values: NDArray[np.float64], texts: NDArray[np.int64], least: float = 0.0) -> Interval:
+    """Return the mean over items with its 95 % interval for new texts, clipped to what a mean can be.
 
     Words of one text are alike, so a text is drawn as a whole. The mean is then a ratio of sums over texts, whose
     variance is that of its linear form (Cochran 1977, Sampling Techniques, section 2.11): m / (m - 1) times the sum
-    of squares of `sum_i - mean * n_i` over the m texts, divided by the squared number of items.
+    of squares of `sum_i - mean * n_i` over the m texts, divided by the squared number of items. For few texts, this
+    symmetric interval may leave the range of a mean, so it ends there.
+
+    Args:
+        values: (N,) between `least` and 1.
+        texts: (N,) the text of each.
+        least: the smallest possible value.
 
     >>> interval = mean_interval(np.array([1.0, 0, 1, 1]), np.array([0, 1, 2, 3]))
-    >>> round(interval.value, 2), round(interval.high - interval.low, 2)
-    (0.75, 0.98)
+    >>> round(interval.value, 2), round(interval.low, 2), interval.high
+    (0.75, 0.26, 1.0)
     """
     _, owners = np.unique(texts, return_inverse=True)
     num_items, sums = np.bincount(owners), np.bincount(owners, weights=values)
@@ -320,7 +329,7 @@ def mean_interval(values: NDArray[np.float64], texts: NDArray[np.int64]) -> Inte
         return Interval(value, float("nan"), float("nan"))
     squares = float(np.square(sums - value * num_items).sum())
     half = _QUANTILE * (num_texts / (num_texts - 1) * squares) ** 0.5 / len(values)
-    return Interval(value, value - half, value + half)
+    return Interval(value, max(least, value - half), min(1.0, value + half))
 
 
 def _macro_f1(gold: NDArray[np.int64], predicted: NDArray[np.int64], num_labels: int) -> float:

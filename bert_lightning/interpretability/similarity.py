@@ -183,8 +183,8 @@ def cka(
     )
     if vectors == "pieces" and one.tokenizer.fingerprint != other.tokenizer.fingerprint:
         raise InputError(
-            f"vectors is pieces, but {a} and {b} have different vocabularies ({len(one.tokenizer):,} and "
-            f"{len(other.tokenizer):,} entries): compare words or texts"
+            f"{a} and {b} have different vocabularies ({len(one.tokenizer):,} and {len(other.tokenizer):,} "
+            "entries): compare words or texts, not pieces"
         )
     limit = shared_length((one, other), max_seq_length)
     counted = _Counted(texts)
@@ -193,7 +193,7 @@ def cka(
         sums.add(x, y)
         num_vectors += x.shape[1]
     if not num_vectors:
-        raise InputError(f"the texts have fewer than {_FEWEST} {vectors}, which is too few to compare")
+        raise InputError(f"the input has fewer than {_FEWEST} {vectors}, which is too few to compare")
     values = sums.alignment().tolist()
     return SimilarityReport(str(a), str(b), vectors, num_vectors, counted.number, debiased, batch_size, values)
 

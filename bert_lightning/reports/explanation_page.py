@@ -198,8 +198,9 @@ def _facts(explanation: Explanation) -> Iterator[str]:
         yield f"the model predicts {explanation.predicted}"
     if explanation.baseline_score is not None:
         yield f"baseline {explanation.baseline_score:.4g}"
-    if explanation.completeness_error is not None:
-        yield f"completeness error {explanation.completeness_error:.2g} with {explanation.num_points} points"
+    if explanation.completeness_error is not None and explanation.num_points is not None:
+        points = count(explanation.num_points, "point")
+        yield f"completeness error {explanation.completeness_error:.2g} with {points}"
     elif explanation.special_tokens:
         yield f"special tokens {explanation.special_tokens:.3g}"
 

@@ -37,7 +37,7 @@ class _Progress:
             taken = f"; {', '.join(more)}" if set(self.points) != {settings.num_points} else ""
             yield (
                 f"completeness: the values miss {self.largest_error:.2g} of the difference of scores at most, with "
-                f"{settings.num_points:,} points{taken}"
+                f"{count(settings.num_points, 'point')}{taken}"
             )
         for message in self.left_out:
             yield f"left out: {message}"
@@ -78,6 +78,7 @@ def write_explanations(
 
     Raises:
         InputError: the input or the checkpoint cannot be read, nothing can be explained, or the suffix is unknown.
+        RefusedValue: a setting is not allowed.
     """
     if output.suffix not in (".html", ".json"):
         raise InputError(f"--output is {output}; explanations end in .html or .json")

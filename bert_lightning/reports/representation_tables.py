@@ -89,10 +89,13 @@ def similarity_facts(report: SimilarityReport) -> list[str]:
     estimate = "without bias" if report.debiased else "with the bias of wide layers (Kornblith et al. 2019)"
     names = {"words": "word", "texts": "text", "pieces": "word piece"}
     of_texts = "" if report.vectors == "texts" else f" of {count(report.num_texts, 'text')}"
+    has_empty = any(isnan(value) for row in report.values for value in row)
+    reason = "An empty cell has no value: in one of its layers, all vectors are equal, or too few to differ clearly."
     return [
         f"Rows: {report.a}. Columns: {report.b}.",
         f"Linear CKA of {count(report.num_vectors, names[report.vectors])}{of_texts}, estimated {estimate}, in "
         f"batches of {report.batch_size}.",
+        *([reason] if has_empty else []),
     ]
 
 
@@ -109,7 +112,9 @@ def similarity_table(report: SimilarityReport) -> TextTable:
 def neighbors_facts(report: NeighborsReport) -> list[str]:
     """Return what was compared, as sentences."""
     names = {"words": "word in its context", "texts": "text", "pieces": "embedding of a word piece"}
-    return [f"Each query is compared with {report.num_candidates:,} vectors, each of one {names[report.vectors]}."]
+    return [
+        f"Each query is compared with {count(report.num_candidates, 'vector')}, each of one {names[report.vectors]}."
+    ]
 
 
 def neighbors_tables(report: NeighborsReport) -> Iterator[tuple[str, str, TextTable]]:

@@ -258,6 +258,7 @@ class Predictor:
         Raises:
             InputError: an item has no words, or the task, target or method does not fit. Integrated gradients miss
                 more than 5 % of the difference of scores.
+            RefusedValue: `num_points` or `replacement` is not allowed.
 
         Example:
             ::

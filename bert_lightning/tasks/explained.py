@@ -114,7 +114,7 @@ def number_of(target: str, names: Sequence[str], what: str) -> int:
         InputError: there is no such name; the message has the nearest one.
     """
     if target not in names:
-        raise InputError(f"target is {target!r}, which is no {what} of this model{nearest(target, names)}")
+        raise InputError(f"the target is {target!r}, which is no {what} of this model{nearest(target, names)}")
     return list(names).index(target)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import bert_lightning
+from bert_lightning.cli import main
 from bert_lightning.cli.interpretation import METHODS as COMMAND_METHODS
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
@@ -310,12 +311,31 @@ def test_a_text_without_words_is_refused_with_its_location(untrained, name, row)
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"method": "occlusions"}, "did you mean 'occlusion'"), ({"num_points": 0}, "must be at least 1"),
-    ({"replacement": "[MSK]"}, r"did you mean '\[MASK\]'"),
+    ({"method": "occlusions"}, "did you mean 'occlusion'"), ({"num_points": 0}, "must be between 1 and 1024"),
+    ({"num_points": 5000}, "num_points is 5000; it must be between 1 and 1024"), ({"method": 3}, "method is 3"),
+    ({"replacement": "[CLS]"}, r"replacement is \[CLS\]; it must be \[MASK\], \[PAD\] or \[UNK\]"),
+    ({"target": 1}, "target is 1, which is no text: write '1'"),
 ])  # fmt: skip
 def test_settings_that_do_not_exist_are_refused(settings, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         ExplanationSettings(**settings)
+
+
+def test_a_target_unlike_every_entry_is_refused_without_the_whole_vocabulary(untrained):
+    with pytest.raises(InputError, match=r"no entry of this model; known: .* more$") as refusal:
+        explained(untrained("pretraining"), RAW["pretraining"][0], target="1234567890")
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--method", "rollout", "--points", "5"], "--points does nothing with --method rollout, only with integrated-"),
+    (["--method", "attention", "--replacement", "[PAD]"], "only with integrated-gradients or occlusion"),
+    (["--points", "2000"], "--points is 2000; it must be between 1 and 1024"),
+    (["--replacement", "[CLS]"], "--replacement is [CLS]; it must be [MASK], [PAD] or [UNK]"),
+])  # fmt: skip
+def test_options_that_do_nothing_or_are_out_of_range_are_refused_before_the_model_is_read(options, message, capsys):
+    assert main(["explain", "--checkpoint", "none", "--output", "a.html", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_points_are_doubled_until_the_error_is_small_and_refused_if_it_stays_large(untrained, monkeypatch):

@@ -11,6 +11,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.interpretability import neighbors
 from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.text_vectors import words_of
+from bert_lightning.reports.representation_tables import neighbors_facts
 
 TEXTS = [
     "The old cat sees the young dog.",
@@ -103,7 +104,8 @@ def test_the_command_prints_and_writes_what_the_function_returns(base, tmp_path,
     assert main([*command, "--json", "--output", str(tmp_path / "near.json")]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(json.dumps(report.to_dict())) == json.loads((tmp_path / "near.json").read_text())
-    assert main([*command, "--output", str(tmp_path / "near.html")]) == 0
+    assert main([*command, "--output", str(tmp_path / "new" / "near.html")]) == 0
+    assert (tmp_path / "new" / "near.html").is_file()
     lines = capsys.readouterr().out.splitlines()
     titles = [line for line in lines if "(all:" in line]
     assert [title.partition(" (")[0] for title in titles] == [
@@ -122,6 +124,8 @@ def test_the_command_prints_and_writes_what_the_function_returns(base, tmp_path,
         (["--query", "hous"], "'hous' is no entry of the vocabulary"),
         (["--query", "riverstone"], "is no entry of the vocabulary, it becomes"),
         (["--query", "cat", "--input", "texts.txt"], "--input does nothing with --vectors pieces"),
+        (["--query", "cat", "--text-column", "a"], "--text-column does nothing with --vectors pieces"),
+        (["--query", "cat", "--precision", "bf16-mixed"], "--precision does nothing with --vectors pieces"),
         (["--query", "cat", "--layers", "1"], "--layers does nothing with --vectors pieces"),
         (["--query", "cat", "--number", "0"], "--number is 0; it must be at least 1"),
         (["--query", "the cat", "--vectors", "words"], "'the cat' needs one word between asterisks"),
@@ -129,7 +133,7 @@ def test_the_command_prints_and_writes_what_the_function_returns(base, tmp_path,
         (["--query", "*a* *b*", "--vectors", "words"], "needs one word between asterisks"),
         (["--query", "* *", "--vectors", "words"], "needs one word between asterisks"),
         (["--query", " ", "--vectors", "texts"], "a query is empty"),
-        (["--query", "*cat*", "--vectors", "words", "--layers", "7"], "layer is 7"),
+        (["--query", "*cat*", "--vectors", "words", "--layers", "7"], "there is no layer 7: "),
         (["--query", "*cat*", "--vectors", "words", "--input", "blank.txt"], "the texts have no words"),
         (["--query", "*cat*" + " old" * 100, "--vectors", "words", "--max-seq-length", "2"], "--max-seq-length is 2"),
     ],
@@ -144,6 +148,17 @@ def test_bad_input_to_neighbors_is_one_message(base, arguments, message, tmp_pat
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_equal_queries_and_layers_are_listed_once(base):
+    report = neighbors(base, ["cat", "the *cat*", "cat"], TEXTS, vectors="words", layers=[2, -1, 0])
+    found = [(each.query, each.layer) for each in report.neighborhoods]
+    assert found == [("cat", 2), ("cat", 0), ("the *cat*", 2), ("the *cat*", 0)]
+
+
+def test_one_candidate_is_one_vector(base):
+    report = neighbors(base, ["a cat"], ["a dog"], vectors="texts")
+    assert neighbors_facts(report) == ["Each query is compared with 1 vector, each of one text."]
 
 
 def test_candidates_and_kind_of_vectors_must_fit(base):

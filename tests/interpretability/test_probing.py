@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from bert_lightning.checks import RefusedValue
 from bert_lightning.cli import _parser, main
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
@@ -112,7 +113,7 @@ def test_words_have_the_vectors_of_their_pieces_in_the_whole_sentence(base, word
 
 
 def test_each_word_of_a_sentence_longer_than_the_model_is_one_item(base, tmp_path):
-    sentence = [(word, tag) for word in NOUNS for tag in ("B-x",)] * 4
+    sentence = [(word, tag) for word in NOUNS for tag in ("B-x", "B-y")] * 2
     for name in ("train", "validation"):
         write_columns(tmp_path / f"{name}.conll", [sentence])
     data = {name: str(tmp_path / f"{name}.conll") for name in ("train", "validation")}
@@ -161,6 +162,14 @@ def test_intervals_hold_the_mean_of_new_texts_as_often_as_they_say():
         interval = mean_interval((generator.random(len(texts)) < rates[texts]).astype(float), texts)
         held += interval.low <= 4 / 6 <= interval.high
     assert 0.92 < held / 1000 < 0.97
+
+
+def test_an_interval_ends_where_no_mean_can_be():
+    values, texts = np.array([1.0] * 9 + [0.0]), np.arange(10)
+    assert mean_interval(values, texts).high == 1
+    assert mean_interval(1 - values, texts).low == 0
+    assert mean_interval(1 - values, texts, least=-1.0).low < 0
+    assert mean_interval(-values, texts, least=-1.0).low == -1
 
 
 def test_one_text_has_no_interval():
@@ -219,6 +228,34 @@ def test_a_probe_repeats_bit_for_bit(base, words):
     assert probe(base, [{"task": words["task"]}, {"data": words["data"]}], **QUICK) == one
 
 
+def test_the_other_sections_of_an_ordinary_configuration_do_not_count_but_unknown_ones_do(base, texts, tmp_path):
+    other = {
+        "experiment": "fit",
+        "model": {"pretrained": "nowhere", "head": {"class_path": "absent.Head"}},
+        "trainer": {"max_epochs": 3},
+        "tuning": {"name": "lora"},
+        "schedule": "constant",
+    }
+    (tmp_path / "fit.yaml").write_text(json.dumps({**texts, **other}))
+    assert probe(base, tmp_path / "fit.yaml", **QUICK) == probe(base, texts, **QUICK)
+    with pytest.raises(InputError, match=r"^values: unknown key 'trianer'; did you mean 'trainer'\?$"):
+        probe(base, {**texts, "trianer": {}}, **QUICK)
+
+
+def test_fewer_than_two_labels_are_refused(base, tmp_path):
+    for name in ("train", "validation"):
+        rows = ["a\tx\n", "b\tx\n", "c\tx\n", "d\ty\n"]
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\n" + "".join(rows))
+    data = {name: str(tmp_path / f"{name}.tsv") for name in ("train", "validation")}
+    keys = {"task": "text-classification", "data": {**data, "max_seq_length": 40}}
+    with pytest.raises(RefusedValue, match=r"^max_items is 1; it must be larger: the texts .* have one label only$"):
+        probe(base, keys, max_items=1)
+    with pytest.raises(RefusedValue, match=r"^leave_out is y; it must leave 2 labels of data.train, not only 'x'$"):
+        probe(base, keys, leave_out=["y"])
+    with pytest.raises(InputError, match=r"^leave_out is one text; a list of texts is expected$"):
+        probe(base, keys, leave_out="y")
+
+
 def test_items_with_a_label_that_is_left_out_are_in_neither_split(base, words):
     report = probe(base, words, leave_out=["O"], **QUICK)
     assert "O" not in report.labels
@@ -237,6 +274,9 @@ def test_a_gold_label_that_training_lacks_counts_as_an_error(base, tmp_path):
     report = probe(base, keys, **QUICK)
     assert report.num_items == (10, 10)
     assert all(layer.accuracy.value == 0.5 for layer in report.layers)
+    write_columns(tmp_path / "validation.conll", [[(NOUNS[0], "q"), (NOUNS[7], "q")]])
+    with pytest.raises(InputError, match=r"^data\.validation has no word with a label of data\.train$"):
+        probe(base, keys, **QUICK)
 
 
 @pytest.mark.parametrize("task", [name for name in RAW if name in TASKS and name not in OWNERS])
@@ -331,13 +371,19 @@ def test_the_name_of_a_data_set_decides_the_task(base, tmp_path, capsys):
         (["--seeds", "1", "1"], "--seeds is [1, 1]; it must name at least one seed, each once"),
         (["--seeds", "-1"], "--seeds is [-1]; it must hold numbers from 0"),
         (["--max-items", "0"], "--max-items is 0; it must be at least 1"),
-        (["--leave-out", "B-animal"], "leave_out has 'B-animal', which is no label; did you mean 'B-animals'?"),
+        (
+            ["--leave-out", "B-animal"],
+            "--leave-out is B-animal; it must name labels of data.train; did you mean 'B-animals'?",
+        ),
         (
             ["--leave-out", "O", *(f"{p}-{t}" for p in "BI" for t in ("animals", "nature", "places"))],
-            "no word of data.train is left without the labels of leave_out",
+            "it must leave a word of data.train",
+        ),
+        (
+            ["--leave-out", "O", "I-places", *(f"{p}-{t}" for p in "BI" for t in ("animals", "nature"))],
+            "it must leave 2 labels of data.train, not only 'B-places'",
         ),
         (["--output", "x.pdf"], "--output is x.pdf; it must end in .html or .json"),
-        (["--output", "no/x.html"], "--output is no/x.html, whose folder does not exist"),
         (["--trainer.max_steps", "3"], "probe reads the keys task, data, modules, and 'trainer' would do nothing"),
         (["--data.trian", "x"], "unknown key 'data.trian'; did you mean 'data.train'?"),
         (["--data.max_seq_length", "4000"], "data.max_seq_length 4000 is more than the model's positions"),

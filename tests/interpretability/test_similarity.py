@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.similarity import AlignmentSums, cka, linear_cka
 from bert_lightning.interpretability.text_vectors import text_vectors, words_of
 from bert_lightning.model import BertConfig, BertForPreTraining
+from bert_lightning.reports.representation_tables import similarity_facts
 from bert_lightning.text.vocabulary import train_wordpiece
 
 TEXTS = [
@@ -171,9 +173,7 @@ def test_models_of_other_sizes_and_vocabularies_are_compared_word_by_word_or_tex
 
 
 def test_word_pieces_of_other_vocabularies_are_refused(base, other):
-    with pytest.raises(
-        InputError, match=r"^vectors is pieces, but .* have different vocabularies .* words or texts$"
-    ):
+    with pytest.raises(InputError, match=r"have different vocabularies .*: compare words or texts, not pieces$"):
         cka(base, other, TEXTS, vectors="pieces")
 
 
@@ -193,6 +193,13 @@ def test_the_command_prints_and_writes_what_the_function_returns(base, other, tm
     assert (tmp_path / "map.html").read_text().count('class="cell"') == 15
 
 
+def test_an_empty_cell_has_its_reason_beside_the_table(base):
+    report = cka(base, base, TEXTS)
+    assert "empty" not in " ".join(similarity_facts(report))
+    constant = replace(report, values=[[1.0, math.nan], [math.nan, math.nan]])
+    assert similarity_facts(constant)[-1].startswith("An empty cell has no value: in one of its layers, all vectors")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -201,10 +208,10 @@ def test_the_command_prints_and_writes_what_the_function_returns(base, other, tm
         (["--max-texts", "0"], "--max-texts is 0; it must be at least 1"),
         (
             ["--max-texts", "1", "--vectors", "texts"],
-            "the texts have fewer than 4 texts, which is too few to compare",
+            "the input has fewer than 4 texts, which is too few to compare",
         ),
-        (["--vectors", "pieces"], "vectors is pieces, but"),
-        (["--input", "blank.txt"], "the texts have fewer than 4 words, which is too few to compare"),
+        (["--vectors", "pieces"], "have different vocabularies"),
+        (["--input", "blank.txt"], "the input has fewer than 4 words, which is too few to compare"),
         (["--input", "none.txt"], "none.txt"),
         (["--output", "texts.txt"], "--output is texts.txt; it must end in .html or .json"),
     ],

@@ -169,8 +169,8 @@ def test_the_command_writes_a_page_or_json_and_leaves_out_what_has_no_words(clas
 @pytest.mark.parametrize(("lines", "options", "message"), [
     ("a\n", ["--output", "a.txt"], "explanations end in .html or .json"),
     ("a\n", ["--output", "a.html", "--target", "animal"], "did you mean 'animals'"),
-    ("a\n", ["--output", "a.html", "--points", "0"], "num_points is 0; it must be at least 1"),
-    ("a\n", ["--output", "a.html", "--replacement", "mask"], "replacement is 'mask'"),
+    ("a\n", ["--output", "a.html", "--points", "0"], "--points is 0; it must be between 1 and 1024"),
+    ("a\n", ["--output", "a.html", "--replacement", "mask"], "--replacement is mask; it must be [MASK], "),
     (" \n", ["--output", "a.html"], "the input has no words"),
     ("", ["--output", "a.html"], "holds nothing to explain"),
 ])  # fmt: skip

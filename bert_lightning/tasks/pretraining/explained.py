@@ -48,7 +48,7 @@ def explained_masks(
     if match is not None:
         number, entry = int(match["mask"]), match["entry"]
         if not 1 <= number <= len(positions):
-            raise InputError(f"{location}: target is {target!r}, but the masks are 1 to {len(positions)}")
+            raise InputError(f"{location}: the target is {target!r}, but the masks are 1 to {len(positions)}")
         numbers = range(number - 1, number)
     found = split_text(task.tokenizer, text)
     places = places_of([found.owners[: len(sequence)]], width)[None]

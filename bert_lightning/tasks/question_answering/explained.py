@@ -46,7 +46,7 @@ def explained_answer(task: "QuestionAnsweringTask", example: Question, target: s
     predicted = answers.text_at(task.threshold)
     wanted = predicted if target is None else target
     if target == "" and not task.no_answer:
-        raise InputError("target is empty, which means no answer, but this model always gives one")
+        raise InputError("the target is empty, which means no answer, but this model always gives one")
     if wanted:
         place = _place(split, answers, wanted)
     else:
@@ -98,11 +98,13 @@ def _place(split: "EncodedQuestions", answers: Answers, text: str) -> _Place:
     if start < 0 or not len(pieces):
         names = [candidate.text for candidate in answers.candidates]
         raise InputError(
-            f"{example.location}: target is {text!r}, but the context does not hold it{nearest(text, names)}"
+            f"{example.location}: the target is {text!r}, but the context does not hold it{nearest(text, names)}"
         )
     first, last = int(pieces[0]), int(pieces[-1])
     for number, (window, has_most_context) in enumerate(zip(split.windows, split.max_context(0), strict=True)):
         if window.start <= first and last < window.stop and has_most_context[first - window.start]:
             shift = split.text_position(window) - window.start
             return _Place(number, (first + shift, last + shift))
-    raise InputError(f"{example.location}: target is {text!r}, which is longer than the windows that the model reads")
+    raise InputError(
+        f"{example.location}: the target is {text!r}, which is longer than the windows that the model reads"
+    )

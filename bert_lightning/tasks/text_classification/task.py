@@ -286,7 +286,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         [logits] = self.outputs_for(split, 1)
         if self.kind == "regression":
             if target not in (None, self.labels[0]):
-                raise InputError(f"target is {target!r}, but this model gives one number, {self.labels[0]!r}")
+                raise InputError(f"the target is {target!r}, but this model gives one number, {self.labels[0]!r}")
             return [explained_text(self, split, 0, self.labels[0], f"{logits[0]:.4g}")]
         predicted = self._likeliest(logits)
         number = number_of(predicted if target is None else target, self.labels, "label")

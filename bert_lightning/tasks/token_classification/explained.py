@@ -73,10 +73,10 @@ def _chosen(
     """Return the number of the word from 0, and that of the tag."""
     match = _TARGET.match(target)
     if match is None:
-        raise InputError(f"target is {target!r}; a word by its number from 1 is expected, such as 3, or 3=B-LOC")
+        raise InputError(f"the target is {target!r}; a word by its number from 1 is expected, such as 3, or 3=B-LOC")
     number = int(match["word"])
     if not 1 <= number <= len(example.words):
-        raise InputError(f"{example.location}: target is {target!r}, but the words are 1 to {len(example.words)}")
+        raise InputError(f"{example.location}: the target is {target!r}, but the words are 1 to {len(example.words)}")
     tag = int_ids[number - 1] if match["tag"] is None else number_of(match["tag"], task.labels, "tag")
     return number - 1, tag
 
