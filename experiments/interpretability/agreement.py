@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning import load
+from bert_lightning.cli.terminal import item_progress
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability import Agreement, ExplanationSettings, agreement, explain
@@ -77,22 +78,21 @@ def compare(predictor: Predictor, rows: Sequence[Row], top: int, seed: int) -> d
     """
     generator = np.random.default_rng(seed)
     found: dict[str, list[Agreement]] = {name: [] for name in (*COMPARED, RANDOM)}
-    for number, row in enumerate(rows, 1):
-        try:
-            baseline = _values(predictor, row, ExplanationSettings(BASELINE))
-            of_methods = {name: _values(predictor, row, settings) for name, settings in COMPARED.items()}
-        except NotExplainedError as error:
-            print(f"left out: {error}", file=sys.stderr)
-            continue
-        for place, expected in enumerate(baseline):
-            others = {name: values[place] for name, values in of_methods.items()}
-            others[RANDOM] = np.where(np.isnan(expected), np.nan, generator.normal(size=len(expected)))
-            for name, values in others.items():
-                one = agreement(values, expected, top)
-                if one is not None:
-                    found[name].append(one)
-        print(f"\r{number} of {len(rows)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    with item_progress("comparing", enabled=True) as counted:
+        for row in counted(rows, len(rows)):
+            try:
+                baseline = _values(predictor, row, ExplanationSettings(BASELINE))
+                of_methods = {name: _values(predictor, row, settings) for name, settings in COMPARED.items()}
+            except NotExplainedError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            for place, expected in enumerate(baseline):
+                others = {name: values[place] for name, values in of_methods.items()}
+                others[RANDOM] = np.where(np.isnan(expected), np.nan, generator.normal(size=len(expected)))
+                for name, values in others.items():
+                    one = agreement(values, expected, top)
+                    if one is not None:
+                        found[name].append(one)
     if not found[RANDOM]:
         raise InputError("no example has four words and can be explained")
     return found

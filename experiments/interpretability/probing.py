@@ -1,6 +1,6 @@
 """Probes every layer of several encoders on named entities, sentiment and acceptability, and prints one table.
 
-    python experiments/studies/probing.py --encoder minilm=MODEL --encoder novels=runs/novels/pretraining \\
+    python experiments/interpretability/probing.py --encoder minilm=MODEL --encoder novels=runs/novels/pretraining \\
         --output probing
 
 `BERT_LIGHTNING_DATA` names the folder of data. Each encoder is compared with three encoders of its architecture that
