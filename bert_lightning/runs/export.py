@@ -149,8 +149,10 @@ def _check_rounding(
         raise InputError(f"{name} does nothing without --quantize int8 or --dtype bfloat16, whose loss is measured")
     _, given = override_layer(overrides)
     for section, values in given.items():
-        is_part = section == "checkpoint" and isinstance(values, dict)
-        for key in [f"{section}.{name}" for name in values] if is_part else [section]:
+        keys = [section]
+        if section == "checkpoint" and isinstance(values, dict):
+            keys = [f"checkpoint.{name}" for name in values]
+        for key in keys:
             if key not in _MEASURED_KEYS:
                 raise InputError(f"export reads the keys {', '.join(_MEASURED_KEYS)}, and {key!r} would do nothing")
 
