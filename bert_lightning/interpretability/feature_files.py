@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import write_atomically, write_safetensors
 from bert_lightning.data.reading.lines import STANDARD_INPUT, named, read_lines
-from bert_lightning.data.reading.sources import refuse_other_table, refuse_to_replace, warn_of_json_row
+from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import column, is_table, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor, FeatureForm, Features
@@ -60,10 +60,8 @@ def write_features(
         A line that describes the written file.
 
     Raises:
-        InputError: the input is unreadable, has no text or is also the output, or the model does not have a layer or
-            form.
+        InputError: the input is unreadable or has no text, or the model does not have a layer or form.
     """
-    refuse_to_replace(source, output)
     if output.suffix not in (".safetensors", ".parquet"):
         raise InputError(f"--output is {output}; features end in .safetensors or .parquet")
     extractor = FeatureExtractor.open(checkpoint, precision=precision, base=base, allow_modules=allow_modules)
