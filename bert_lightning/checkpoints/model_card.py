@@ -58,7 +58,7 @@ def _lines(
     num_parameters = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     yield f"{architecture} with {num_parameters:,} parameters, written by bert_lightning."
     yield ""
-    config = {key: value for key, value in checkpoint.config.items() if value is not None}
+    config = {key: value for key, value in checkpoint.config.items() if value not in (None, {})}
     yield from _table(("setting", "value"), {"SHA-256 of the weights": digest, **config})
     labels = checkpoint.task_settings.get("labels")
     if labels is not None:

@@ -34,8 +34,7 @@ def add(commands: Commands) -> None:
         _export,
         "write a checkpoint for other tools",
         "Reads runs, checkpoint files, Hugging Face folders, TensorFlow 1 checkpoints and hub names. Rounded weights "
-        "are measured on the validation data of the run, for which any key of its configuration can be set with "
-        "--key.sub value.",
+        "are measured on the validation data of the run, or on others that --data.validation FILE names.",
         overrides=True,
     )
     export.add_argument(

@@ -132,11 +132,17 @@ def unknown_key(key: object, known: Iterable[str], path: str = "") -> str:
     return f"unknown key {full!r}{nearest(str(key), known, path)}"
 
 
-def as_one_message(faults: Sequence[str]) -> str:
-    """Join all faults into one message of one line."""
+def as_one_message(faults: Sequence[str], most: int | None = None) -> str:
+    """Join faults into one message of one line, which names at most `most` of them.
+
+    >>> as_one_message(["a is 0", "b is 1", "c is 2"], most=2)
+    '3 faults: (1) a is 0  (2) b is 1  and 1 more'
+    """
     if len(faults) == 1:
         return faults[0]
-    return f"{len(faults)} faults: " + "  ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))
+    named = [f"({number}) {fault}" for number, fault in enumerate(faults[:most], 1)]
+    rest = len(faults) - len(named)
+    return f"{len(faults)} faults: " + "  ".join([*named, f"and {rest} more"] if rest else named)
 
 
 def plain(settings: object, path: str = "", tables: Tables | None = None) -> Any:

@@ -17,6 +17,7 @@ from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import SERIALIZED
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, write_vocabulary
+from bert_lightning.config.layers import override_layer
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx, onnx_obstacle
@@ -41,6 +42,8 @@ HUGGINGFACE, ONNX, PEFT, NATIVE = FORMATS = ("huggingface", "onnx", "peft", "nat
 ONNX_FILE = "model.onnx"
 # Relative, because the float32 kernels of onnxruntime sum in another order than those of PyTorch.
 ONNX_TOLERANCE = 1e-4
+# The keys of a run's configuration that change what is measured.
+_MEASURED_KEYS = ("data", "modules", "checkpoint.monitor", "checkpoint.mode")
 _CRF_NOTE = (
     "Tags come from a CRF, not from the largest logit: the tags t_1 ... t_n of n words maximise crf_starts[t_1] + "
     "crf_ends[t_n] + sum of logits[p_i, t_i] + sum of crf_transitions[t_i, t_i+1] (Viterbi algorithm). "
@@ -77,7 +80,7 @@ def export(
         quantize: `int8` gives an `onnx` file weights of eight bits.
         tolerance: the share of the validation score that these two may lose; by default 0.01.
         overrides: keys of the run's configuration for measuring, as on the command line, such as
-            `["--data.validation", "dev.tsv"]`.
+            `["--data.validation", "dev.tsv"]`: keys under `data`, `modules`, `checkpoint.monitor`, `checkpoint.mode`.
 
     Raises:
         InputError: `output` is not empty, the format lacks a feature of the model, there is nothing to merge, a
@@ -144,6 +147,14 @@ def _check_rounding(
     if dtype is None and quantize is None and (tolerance is not None or overrides):
         name = "--tolerance" if tolerance is not None else overrides[0].partition("=")[0]
         raise InputError(f"{name} does nothing without --quantize int8 or --dtype bfloat16, whose loss is measured")
+    _, given = override_layer(overrides)
+    for section, values in given.items():
+        keys = [section]
+        if section == "checkpoint" and isinstance(values, dict):
+            keys = [f"checkpoint.{name}" for name in values]
+        for key in keys:
+            if key not in _MEASURED_KEYS:
+                raise InputError(f"export reads the keys {', '.join(_MEASURED_KEYS)}, and {key!r} would do nothing")
 
 
 def _check_merge(source: str, form: str, checkpoint: Checkpoint, merge: bool) -> None:

@@ -14,8 +14,9 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_atomically
 from bert_lightning.checkpoints.reading import read_checkpoint, read_over
 from bert_lightning.checks import nearest
+from bert_lightning.config.settings import as_one_message
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
-from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
+from bert_lightning.data.reading.sources import refuse_other_table, refuse_to_replace, warn_of_json_row
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.lazy import imported
@@ -30,7 +31,6 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
-from bert_lightning.wording import count
 
 # Faults of a file that one message names.
 _MOST_NAMED = 5
@@ -324,13 +324,15 @@ class Predictor:
             progress: wraps the predictions to show how many of the number (None if unknown) are done.
 
         Raises:
-            InputError: the input cannot be read, or rows lack what the model needs; the message names file and line.
+            InputError: the input cannot be read or is also the output, or rows lack what the model needs; the message
+                names file and line.
 
         Example:
             ::
 
                 bert_lightning.load("runs/sst2", precision="auto").predict_file("reviews.txt", "predictions.jsonl")
         """
+        refuse_to_replace(str(source), output)
         total, rows = self.checked_rows(str(source))
         predictions: Iterable[dict[str, Any]] = self.predict_rows(rows, batch_size)
         number = 0
@@ -351,22 +353,24 @@ class Predictor:
 
         Raises:
             InputError: rows cannot be read or lack what the model needs. The message names up to five of them.
+                A row that cannot be read is the last one that is checked.
         """
         if not os.path.isfile(source):
             return None, self.read(source)
         check = self.task.example_of if isinstance(self.task, FineTuningTask) else None
         number, faults = 0, []
-        for row in self.read(source):
-            number += 1
-            try:
-                if check is not None:
-                    check(row)
-            except InputError as error:
-                faults.append(str(error))
-        if len(faults) > _MOST_NAMED:
-            faults = [*faults[:_MOST_NAMED], f"and {count(len(faults) - _MOST_NAMED, 'more such line')}"]
+        try:
+            for row in self.read(source):
+                number += 1
+                try:
+                    if check is not None:
+                        check(row)
+                except InputError as error:
+                    faults.append(str(error))
+        except InputError as error:
+            faults.append(str(error))
         if faults:
-            raise InputError("\n".join(faults))
+            raise InputError(as_one_message(faults, _MOST_NAMED))
         return number, without_warnings(self.read(source))
 
     @property

@@ -15,6 +15,7 @@ from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.config.saved import differences
 from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.errors import InputError
+from bert_lightning.runs.auto_settings import settle_precision
 from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.evaluation_files import write_evaluation
@@ -98,7 +99,8 @@ def score(
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")
     below = directory.read_config() if directory is not None else None
     saved = directory.read_experiment(allowed) if directory is not None else None
-    experiment = load_experiment(files, overrides, below, allowed)
+    # A run has a settled precision, which `below` holds. So `auto` means the fastest one of this device.
+    experiment = settle_precision(load_experiment(files, overrides, below, allowed), None)
     _check_task(checkpoint, experiment)
     split: Literal["validation", "test"] = "validation" if command == "validate" else "test"
     if saved is not None and is_first_process():

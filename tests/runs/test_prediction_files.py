@@ -55,11 +55,29 @@ def test_wrong_lines_are_named_with_file_and_line_before_anything_is_computed(cl
     monkeypatch.setattr(type(model.task), "predict_rows", lambda *_: pytest.fail("something was computed"))
     with pytest.raises(InputError) as raised:
         model.predict_file(source, output)
-    lines = str(raised.value).splitlines()
-    for number, line in zip((4, 10, 12, 13, 14), lines, strict=False):
-        assert re.match(rf".*rows\.jsonl: line {number}: there is no column 'sentence'", line)
-    assert lines[5:] == ["and 2 more such lines"]
+    fault = r"\({}\) \S*rows\.jsonl: line {}: there is no column 'sentence'.*"
+    named = [fault.format(k, n) for k, n in enumerate((4, 10, 12, 13, 14), 1)]
+    assert re.fullmatch(rf"7 faults: {'  '.join(named)}  and 2 more", str(raised.value))
     assert not output.parent.exists()
+
+
+def test_a_line_that_cannot_be_read_is_named_after_the_wrong_lines_before_it(classifier, tmp_path):
+    source = tmp_path / "bad.jsonl"
+    source.write_text('{"sentence": "The cat."}\n{"text": "The cat."}\nThe cat.\n')
+    with pytest.raises(InputError, match=r"2 faults: \(1\) .*line 2: there is no column .*\(2\) .*line 3: "):
+        load(classifier).predict_file(source, tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_an_output_that_is_the_input_is_refused_and_the_input_stays(classifier, tmp_path, link):
+    source = output = tmp_path / "texts.txt"
+    source.write_text("The cat.\n")
+    if link is not None:
+        output = tmp_path / "link.txt"
+        getattr(output, link)(source)
+    with pytest.raises(InputError, match=r"\.txt is also the input, which it would replace: choose another name"):
+        load(classifier).predict_file(source, output)
+    assert source.read_text() == "The cat.\n"
 
 
 def test_a_prediction_that_fails_leaves_the_file_of_before(classifier, tmp_path, monkeypatch):

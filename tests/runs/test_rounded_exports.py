@@ -1,8 +1,10 @@
 """`export` with rounded weights, bfloat16 and int8: what is lost and gained is measured, or the export refused."""
 
+import dataclasses
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -23,7 +25,8 @@ from bert_lightning.model.architectures import MODELS, model_of
 from bert_lightning.model.onnx_export import INPUTS, export_onnx, sample_inputs
 from bert_lightning.model.quantization import QUANTIZATIONS, OnnxForward, computed_by, quantize
 from bert_lightning.runs import rounded_export
-from bert_lightning.runs.measured_forms import Form, ValidationData, differences
+from bert_lightning.runs.measured_forms import Cost, Form, FormRow, ValidationData, differences
+from bert_lightning.runs.rounded_export import Rounding
 from bert_lightning.tasks.catalogue import TASKS
 from tests.support.task_data import short_experiment
 
@@ -65,6 +68,13 @@ def test_an_int8_file_has_the_score_that_its_card_states(int8, tables):
     assert len([name for name in cells if "int8" in name]) == len(QUANTIZATIONS) == 4
 
 
+def test_a_card_has_no_rows_of_settings_that_are_empty(int8):
+    card = (int8 / "README.md").read_text()
+    assert "| hidden_size | " in card.replace("\\_", "_")
+    assert "\\{\\}" not in card
+    assert "init_args" not in card.replace("\\_", "_").partition("##")[0]
+
+
 def test_an_int8_folder_holds_one_file_of_integers_and_what_an_onnx_folder_holds(int8):
     names = {path.name for path in int8.iterdir()}
     assert names == {"model.onnx", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "README.md"}
@@ -86,6 +96,14 @@ def test_an_int8_folder_holds_one_file_of_integers_and_what_an_onnx_folder_holds
         ({"form": "onnx", "tolerance": 0.1}, "--tolerance does nothing without --quantize int8 or --dtype bfloat16"),
         ({"form": "onnx", "overrides": ["--data.x=1"]}, "--data.x does nothing without --quantize"),
         (
+            {"form": "onnx", "quantize": "int8", "overrides": ["--optimizer.learning_rate", "3"]},
+            "export reads the keys data, modules, checkpoint.monitor, checkpoint.mode, and 'optimizer' would",
+        ),
+        (
+            {"form": "onnx", "quantize": "int8", "overrides": ["--checkpoint.mode=max", "--checkpoint.keep=3"]},
+            "'checkpoint.keep' would do nothing",
+        ),
+        (
             {"form": "onnx", "quantize": "int8", "overrides": ["--data.validatoin", "x"]},
             "did you mean 'data.validation'",
         ),
@@ -101,6 +119,44 @@ def test_rounding_that_cannot_be_done_or_measured_is_refused_and_leaves_nothing(
     with pytest.raises(InputError, match=re.escape(message)):
         export(str(classifier), output=tmp_path / "out", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", ["pretraining", "cloze"])
+def test_a_task_without_int8_is_refused_before_its_data_are_missed(task, classifier, tmp_path):
+    checkpoint = dataclasses.replace(read_checkpoint(classifier), task=task)
+    with pytest.raises(InputError, match=f"{task} gives its model more than ids, segments and a mask"):
+        rounded_export.data_for_int8(str(tmp_path / "gone"), checkpoint, Rounding())
+
+
+def report_of(score, num_sequences):
+    """Return what is reported of an int8 file that takes a fifth of the time of float32 and has this score."""
+    data = SimpleNamespace(metric="val/accuracy", mode="max", num_sequences=num_sequences)
+    names, times = ("float32, PyTorch", "float32, onnxruntime", "signed int8, onnxruntime"), (10.0, 4.0, 2.0)
+    rows = [
+        FormRow(Form(name, 10**6), Cost(0.0, 0.0, time), value)
+        for name, time, value in zip(names, times, (0.8, 0.8, score), strict=True)
+    ]
+    return rounded_export._report(data, Rounding(), rows, rows[-1])
+
+
+def test_the_printed_speed_is_that_of_the_card():
+    report = report_of(0.8, 1000)
+    assert "signed int8, onnxruntime: 5.00 times as fast as float32, PyTorch, 1.0 MB" in report.lines[-1]
+    [row] = [line for line in report.card if line.startswith("| signed int8")]
+    assert "| 5.00 |" in row
+
+
+def test_a_better_score_is_a_gain_and_no_negative_loss():
+    assert "0.0333 is gained, and a loss of 0.0080 is allowed" in report_of(0.8333, 1000).lines[0]
+    assert "0.0050 is lost, and 0.0080 is allowed" in report_of(0.795, 1000).lines[0]
+    assert ": 0.0000 is lost" in report_of(0.800001, 1000).lines[0]
+
+
+def test_a_score_of_so_few_sequences_that_one_outweighs_the_tolerance_is_warned_about():
+    few = report_of(0.8, 99)
+    assert few.lines[1].startswith("only 99 sequences of validation data")
+    assert any(line.startswith("Only 99 sequences of validation data") for line in few.card)
+    assert "only" not in " ".join(report_of(0.8, 100).lines)
 
 
 def blind(source, target, quantization):

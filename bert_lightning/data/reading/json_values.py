@@ -5,17 +5,10 @@ from collections import Counter
 from typing import TypeVar
 
 from bert_lightning.data.reading.lines import numbered_lines
-from bert_lightning.data.reading.values import as_text
+from bert_lightning.data.reading.values import KIND_NAMES, as_text, kind_of
 from bert_lightning.errors import InputError
 
 T = TypeVar("T")
-_TYPE_NAMES: dict[type, str] = {
-    list: "a list",
-    dict: "an object",
-    str: "text",
-    int: "a whole number",
-    bool: "true or false",
-}
 # Longer values are shortened in messages.
 _MAX_SHOWN = 40
 
@@ -42,7 +35,7 @@ def parse_json_line(location: str, line: str) -> dict[str, object]:
     # Remove the end of the line, because Python would count a second line after it.
     values = _parse(location, line.rstrip(), is_line=True)
     if not isinstance(values, dict):
-        raise InputError(f"{location}: a JSON object is expected, not {type(values).__name__}")
+        raise InputError(f"{location}: a JSON object is expected, not {kind_of(values)}")
     return values
 
 
@@ -103,7 +96,7 @@ def typed(location: str, what: str, value: object, kind: type[T]) -> T:
     """
     # In Python a bool is an int; in JSON it is not.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{location}: {what} is {_shown(value)}, but {_TYPE_NAMES[kind]} is expected")
+        raise InputError(f"{location}: {what} is {_shown(value)}, but {KIND_NAMES[kind]} is expected")
     if isinstance(value, str):
         as_text(location, what, value)
     return value
@@ -123,7 +116,7 @@ def texts(location: str, what: str, value: object) -> list[str]:
 
 def _shown(value: object) -> str:
     if isinstance(value, list | dict):
-        return _TYPE_NAMES[type(value)]
+        return KIND_NAMES[type(value)]
     text = "null" if value is None else repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 

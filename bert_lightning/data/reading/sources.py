@@ -24,6 +24,16 @@ _OTHER_TABLES = {
 }
 
 
+def refuse_to_replace(source: str, output: str | Path) -> None:
+    """Refuse to write the file that is read.
+
+    Raises:
+        InputError: both are the same file, even under two names.
+    """
+    if os.path.isfile(source) and os.path.exists(output) and os.path.samefile(source, output):
+        raise InputError(f"{output} is also the input, which it would replace: choose another name")
+
+
 def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequence[str] = ()) -> list[str]:
     """Resolve files, folders (searched recursively), globs and `hub:` names to sources, in a fixed order.
 

@@ -8,6 +8,17 @@ import numpy as np
 
 from bert_lightning.errors import InputError
 
+KIND_NAMES: dict[type, str] = {
+    list: "a list",
+    dict: "an object",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+"""The types of JSON values -> their names in messages."""
+
 
 def as_text(location: str, what: str, value: object) -> str:
     """Convert a value into text. All readers of tables and of raw input use this function.
@@ -45,7 +56,16 @@ def as_text(location: str, what: str, value: object) -> str:
                 f"{location}: {what} is {float(value)}, which stands for a missing value: leave the row out"
             )
         return str(value)
-    raise InputError(f"{location}: {what} holds a {type(value).__name__}, not text or a number")
+    raise InputError(f"{location}: {what} holds {kind_of(value)}, not text or a number")
+
+
+def kind_of(value: object) -> str:
+    """Return the kind of a value, as files of data call it.
+
+    >>> kind_of({}), kind_of([]), kind_of(None), kind_of(1.5)
+    ('an object', 'a list', 'null', 'a number')
+    """
+    return KIND_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def is_hidden(value: object, minus_one: bool = True) -> bool:

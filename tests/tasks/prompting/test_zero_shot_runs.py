@@ -37,6 +37,12 @@ def test_a_pre_trained_run_is_scored_without_training_and_stays_as_it_is(home, c
     assert main(["validate", "--checkpoint", str(run), "--config", str(cloze)]) == 0
     of_run = accuracy_of(capsys.readouterr().out)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    # Without `trainer.precision`, it is the fastest one of this device.
+    values = yaml.safe_load(cloze.read_text())
+    del values["trainer"]["precision"]
+    (tmp_path / "auto.yaml").write_text(yaml.safe_dump(values))
+    assert main(["validate", "--checkpoint", str(run), "--config", str(tmp_path / "auto.yaml")]) == 0
+    assert accuracy_of(capsys.readouterr().out) == pytest.approx(of_run, abs=0.1)
     # The same weights as a Hugging Face folder, which no run wrote.
     assert (
         main(["export", "--checkpoint", str(run), "--format", "huggingface", "--output", str(tmp_path / "hf")]) == 0
