@@ -252,10 +252,11 @@ def typed_value(value: object, hint: Any, path: str) -> Any:
         if hint == str | None:
             # jsonargparse reads text as YAML, in which `#x`, `&x` and `~` are null.
             return value
+    if dict in {typing.get_origin(each) for each in (hint, *typing.get_args(hint))}:
+        value = mapping_of_text(value, path)
     if isinstance(value, dict):
         value = {with_variables(str(key), path): item for key, item in value.items()}
     if typing.get_origin(hint) is dict:
-        value = mapping_of_text(value, path)
         if not isinstance(value, dict):
             raise InputError(f"{path}: keys and values are expected, got {value!r}")
         items = _items(value, typing.get_args(hint)[1], path)
