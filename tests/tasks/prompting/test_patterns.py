@@ -191,6 +191,8 @@ def test_words_that_yaml_reads_as_truth_values_and_labels_that_it_reads_as_numbe
     assert load_experiment([], [], experiment.to_dict()) == experiment
     numbered = load_experiment([], ["--data.verbalizer={0: great, 1: [bad, sad]}"], values | {"data": {"train": "x"}})
     assert numbered.data.verbalizer == {"0": "great", "1": ["bad", "sad"]}
+    with pytest.raises(InputError, match=r"data\.verbalizer: the key '0' is given twice"):
+        load_experiment([], ["--data.verbalizer={0: great, '0': bad}"], values)
     weighted = values | {"task": "text-classification", "data": {"train": "x"}}
     assert load_experiment([], ["--data.class_weights={0: 1, 1: 2.5}"], weighted).data.class_weights == {
         "0": 1.0,
