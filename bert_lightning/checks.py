@@ -100,11 +100,11 @@ def refuse_empty_paths(settings: object, *names: str) -> None:
             raise ValueError(f"{name} is empty: name a file or folder, or leave the key out")
 
 
-def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: float = 0.5) -> str:
+def nearest(name: object, known: Iterable[object], prefix: str = "", *, cutoff: float = 0.5) -> str:
     """Return the end of a message about an unknown name: the nearest existing name, or up to 12 if none is near.
 
     Args:
-        name: the unknown name.
+        name: the unknown name; its text counts.
         known: the names that exist.
         prefix: put before the nearest name with a dot, such as the section of a key.
         cutoff: how similar the nearest name must be, from 0 to 1 (`difflib.get_close_matches`).
@@ -117,7 +117,7 @@ def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: flo
     '; known: 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21 and 29,978 more'
     """
     names = [str(each) for each in known]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=cutoff)
     dotted = f"{prefix}." if prefix else ""
     if near:
         return f"; did you mean '{dotted}{near[0]}'?"

@@ -1,8 +1,12 @@
-"""Commands on raw input: `predict`, `features`."""
+"""Commands on raw input: `predict`, `features`, `classify`."""
 
 import argparse
 import logging
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from bert_lightning.cli.parsing import (
     Commands,
@@ -17,6 +21,7 @@ from bert_lightning.cli.parsing import (
 )
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import item_progress, write_lines
+from bert_lightning.errors import InputError
 from bert_lightning.lazy import without_collections
 from bert_lightning.wording import count
 
@@ -132,6 +137,7 @@ def _add_classify(commands: Commands) -> None:
         "'N/A' '[MASK]' ''",
     )
     input_option(parser)
+    precision_option(parser)
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
     )
@@ -158,8 +164,7 @@ def _predict(options: argparse.Namespace) -> int:
         with item_progress("predicting", True) as counted:
             number = predictor.predict_file(options.input, options.output, progress=counted)
         if number:
-            rate = number / (perf_counter() - began)
-            print(f"{count(number, 'prediction')}, {rate:,.0f} per second: {options.output}")
+            _print_rate(number, began, options.output)
     else:
 
         def lines() -> Iterator[str]:
@@ -177,6 +182,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _classify(options: argparse.Namespace) -> int:
     import json
+    from time import perf_counter
 
     with without_collections(freeze=True):
         from bert_lightning.interpretability.feature_files import read_texts
@@ -184,8 +190,17 @@ def _classify(options: argparse.Namespace) -> int:
 
     refuse_own_input([options.input], options.output)
     labels, words = _labels_and_words(options.labels)
-    model = zero_shot(options.checkpoint, base=options.base, allow_modules=options.allow_module)
-    with item_progress("classifying", options.output is not None) as counted:
+    model = zero_shot(
+        options.checkpoint, precision=options.precision, base=options.base, allow_modules=options.allow_module
+    )
+    number, began = 0, perf_counter()
+
+    def line_of(prediction: dict[str, Any]) -> str:
+        nonlocal number
+        number += 1
+        return json.dumps(prediction, ensure_ascii=False) + "\n"
+
+    with _named_options(), item_progress("classifying", options.output is not None) as counted:
         found = model.classified(
             read_texts(options.input, options.text_column),
             labels,
@@ -194,9 +209,38 @@ def _classify(options: argparse.Namespace) -> int:
             verbalizer=words,
             calibration=options.calibration,
         )
-        lines = (json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in counted(found))
-        write_lines(lines, options.output)
+        write_lines(map(line_of, counted(found)), options.output)
+    if options.output is not None:
+        _print_rate(number, began, options.output)
     return OK
+
+
+def _print_rate(number: int, began: float, output: Path) -> None:
+    from time import perf_counter
+
+    rate = number / (perf_counter() - began)
+    print(f"{count(number, 'prediction')}, {rate:,.0f} per second: {output}")
+
+
+@contextmanager
+def _named_options() -> Iterator[None]:
+    """Replace the Python arguments at the beginning of an error by the options that were typed.
+
+    Raises:
+        InputError: the labels, the pattern or the calibration cannot be used.
+
+    >>> with _named_options():
+    ...     raise InputError("verbalizer.good is ''; it must be a word")
+    Traceback (most recent call last):
+    bert_lightning.errors.InputError: --labels: the word of good is ''; it must be a word
+    """
+    try:
+        yield
+    except InputError as error:
+        # A message about a file begins with its name and a colon.
+        message = re.sub(r"^verbalizer\.([^:]+? is )", r"--labels: the word of \1", str(error))
+        message = re.sub(r"^verbalizer ", "--labels ", message)
+        raise InputError(re.sub(r"^(labels|pattern|calibration) ", r"--\1 ", message)) from None
 
 
 def _labels_and_words(options: Sequence[str]) -> tuple[list[str], dict[str, list[str] | str]]:
@@ -204,12 +248,19 @@ def _labels_and_words(options: Sequence[str]) -> tuple[list[str], dict[str, list
 
     >>> _labels_and_words(["bad", "good=great", "other=neutral,plain"])
     (['bad', 'good', 'other'], {'good': 'great', 'other': ['neutral', 'plain']})
+
+    Raises:
+        InputError: labels are separated by a comma.
     """
     labels: list[str] = []
     words: dict[str, list[str] | str] = {}
     for option in options:
         label, has_words, of_label = option.partition("=")
         labels.append(label)
+        if "," in label and not has_words:
+            raise InputError(
+                f"--labels has {label!r}: separate labels by spaces, or write LABEL=WORD if the comma is of the label"
+            )
         if has_words:
             several = of_label.split(",")
             words[label] = several if len(several) > 1 else of_label

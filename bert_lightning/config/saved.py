@@ -127,7 +127,7 @@ def _lists(values: dict[str, object], path: Path) -> dict[str, object]:
 def value_differences(old: object, new: object, path: str = "") -> Iterator[Difference]:
     """Yield the keys in which two nested configurations differ, in order. Floats are equal if they are close."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted({*old, *new}):
-            yield from value_differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+        for name in sorted({*old, *new}, key=str):
+            yield from value_differences(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
     elif old != new and not (isinstance(old, float) and isinstance(new, float) and math.isclose(old, new)):
         yield Difference(path, old, new)

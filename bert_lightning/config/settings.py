@@ -258,10 +258,15 @@ def typed_value(value: object, hint: Any, path: str) -> Any:
         if hint == str | None:
             # jsonargparse reads text as YAML, in which `#x`, `&x` and `~` are null.
             return value
-    if isinstance(value, dict):
-        value = {with_variables(str(key), path): item for key, item in value.items()}
-    if typing.get_origin(hint) is dict:
+    if dict in {typing.get_origin(each) for each in (hint, *typing.get_args(hint))}:
         value = mapping_of_text(value, path)
+    if isinstance(value, dict):
+        texts = [with_variables(str(key), path) for key in value]
+        for number, text in enumerate(texts):
+            if text in texts[:number]:
+                raise InputError(f"{path}: the key {text!r} is given twice, as a text and as another value")
+        value = dict(zip(texts, value.values(), strict=True))
+    if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise InputError(f"{path}: keys and values are expected, got {value!r}")
         items = _items(value, typing.get_args(hint)[1], path)

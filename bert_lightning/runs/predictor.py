@@ -290,7 +290,7 @@ class Predictor:
                 predictions = self.task.predict_rows(block, batch_size)
             yield from predictions
 
-    def classify(self, texts: Iterable[str], labels: Sequence[str], **how: Any) -> list[dict[str, Any]]:
+    def classify(self, texts: Iterable[str], labels: Iterable[str], **how: Any) -> list[dict[str, Any]]:
         """Sort texts into labels that the model was not trained for, as `ZeroShot.classify` does.
 
         Args:

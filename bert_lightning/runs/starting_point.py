@@ -17,8 +17,18 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
 from bert_lightning.model.merging import plain
-from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, with_blocks
+from bert_lightning.model.pretrained import (
+    ENCODER,
+    LoadingReport,
+    PretrainedModel,
+    adapted,
+    compare,
+    config_of,
+    fill,
+    with_blocks,
+)
 from bert_lightning.model.tuning import TUNINGS, Tuning, saved_tuning, tune
+from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.precision import product_type
@@ -194,7 +204,7 @@ def take_weights(
 
     Raises:
         InputError: the attention cannot run here, layers cannot be tuned, frozen or reinitialised, or a checkpoint
-            that is scored lacks parameters of the model.
+            lacks parameters of a model that is scored, or of a head that the task does not learn anew.
     """
     settings = experiment.model
     obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
@@ -207,6 +217,8 @@ def take_weights(
         tune(model, tuning)
         return _take_all(model, filled)
     report = fill(model, filled) if filled is not None else None
+    if report is not None:
+        _refuse_new_head(experiment, report)
     try:
         model.backbone.reinitialize_top(settings.reinitialize_layers)
     except ValueError as error:
@@ -218,6 +230,20 @@ def take_weights(
     freeze(model, experiment)
     # Training replaces the head of another task, so the checkpoint need not be used as a whole.
     return [str(report)] if report is not None and report.missing else []
+
+
+def _refuse_new_head(experiment: Experiment, report: LoadingReport) -> None:
+    """Refuse a checkpoint without the head of a task that adds no parameters, because a random head cannot answer.
+
+    Raises:
+        InputError: the checkpoint lacks parameters of the head.
+    """
+    missing = [name for name in report.missing if not name.startswith(ENCODER)]
+    if missing and task_spec(experiment.task).scores_without_training:
+        raise InputError(
+            f"model.pretrained is {report.path}, which lacks the head that the task {experiment.task} needs: "
+            f"{', '.join(missing)}; name a checkpoint with this head"
+        )
 
 
 def _take_all(model: PretrainedModel, start: Checkpoint | None) -> list[str]:

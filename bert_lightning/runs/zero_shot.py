@@ -3,7 +3,7 @@
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,10 +24,14 @@ from bert_lightning.tasks.fine_tuning.one_of_several import softmax
 from bert_lightning.tasks.fine_tuning.report import rounded
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.inference import evaluating
-from bert_lightning.tasks.prompting.settings import ClozeData
+from bert_lightning.tasks.prompting.data import verbalizer_of
+from bert_lightning.tasks.prompting.settings import ClozeData, check_words
 from bert_lightning.tasks.prompting.task import ClozeTask
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer, task_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+if TYPE_CHECKING:
+    from bert_lightning.runs.predictor import InferencePrecision
 
 By = Literal["masked-words", "nsp", "entailment"]
 """How a label is asked for: as a word at a mask, as the next sentence, or as a hypothesis that the text entails."""
@@ -53,10 +57,23 @@ class ZeroShot:
         model: a model with one of these heads.
         tokenizer: its tokenizer.
         name: what errors call the model.
+        precision: as for `load`.
+
+    Raises:
+        InputError: there is no such precision.
     """
 
-    def __init__(self, model: PretrainedModel, tokenizer: WordPieceTokenizer, name: str = "the model") -> None:
+    def __init__(
+        self,
+        model: PretrainedModel,
+        tokenizer: WordPieceTokenizer,
+        name: str = "the model",
+        precision: "InferencePrecision" = "32",
+    ) -> None:
+        from bert_lightning.runs.predictor import uses_bfloat16
+
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self._bfloat16 = uses_bfloat16(precision, self._device)
 
     @property
     def ways(self) -> list[By]:
@@ -78,12 +95,12 @@ class ZeroShot:
     def classify(
         self,
         texts: Iterable[str],
-        labels: Sequence[str],
+        labels: Iterable[str],
         *,
         by: By | None = None,
         pattern: str | None = None,
-        verbalizer: Mapping[str, str | Sequence[str]] | None = None,
-        calibration: Sequence[str] | None = None,
+        verbalizer: Mapping[str, str | Iterable[str]] | None = None,
+        calibration: Iterable[str] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> list[dict[str, Any]]:
         """Return the likeliest label of each text and the probabilities of all, in order.
@@ -111,12 +128,12 @@ class ZeroShot:
     def classified(
         self,
         texts: Iterable[str],
-        labels: Sequence[str],
+        labels: Iterable[str],
         *,
         by: By | None = None,
         pattern: str | None = None,
-        verbalizer: Mapping[str, str | Sequence[str]] | None = None,
-        calibration: Sequence[str] | None = None,
+        verbalizer: Mapping[str, str | Iterable[str]] | None = None,
+        calibration: Iterable[str] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[dict[str, Any]]:
         """Yield what `classify` returns. Texts are read in blocks, so memory does not grow with their number."""
@@ -125,21 +142,31 @@ class ZeroShot:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         way = self._way(by)
-        _check_labels(labels)
+        labels = _checked_labels(labels)
+        words = _checked_words(verbalizer)
+        without_content = _checked_calibration(calibration)
+        if pattern is not None and not (isinstance(pattern, str) and pattern.strip()):
+            raise InputError(f"pattern is {pattern!r}; it must be a text, or left out for the default")
         if way == "masked-words":
-            predict = self._by_masked_words(labels, pattern, verbalizer or {}, calibration, batch_size)
+            predict = self._by_masked_words(labels, pattern, words, without_content, batch_size)
         elif calibration is not None:
             raise InputError(f"calibration is for masked-words, and the labels are asked for by {way}")
         else:
-            predict = self._by_sentences(way, labels, pattern, verbalizer or {}, batch_size)
+            predict = self._by_sentences(way, labels, pattern, words, batch_size)
         block: list[str] = []
         for number, text in enumerate(texts, 1):
             block.append(as_text(f"item {number}", "a text", text))
             if len(block) == _BLOCK:
-                yield from predict(block)
+                yield from self._predicted(predict, block)
                 block = []
         if block:
-            yield from predict(block)
+            yield from self._predicted(predict, block)
+
+    def _predicted(self, predict: "Predict", texts: list[str]) -> list[dict[str, Any]]:
+        from bert_lightning.runs.predictor import inference
+
+        with inference(self._device, self._bfloat16):
+            return predict(texts)
 
     def _way(self, by: By | None) -> By:
         """Return how to ask.
@@ -160,25 +187,22 @@ class ZeroShot:
                 None: "a head for masked words or sentence pairs, or a classifier with a label entailment",
             }[by]
             can = f"; it can be asked by {' or '.join(ways)}" if ways else ""
-            raise InputError(f"{self.name} cannot classify by {by or 'any way'}: that needs {needed}{can}")
+            how = f" by {by}" if by is not None else ""
+            raise InputError(f"{self.name} cannot classify{how}: that needs {needed}{can}")
         return by
 
     def _by_masked_words(
         self,
-        labels: Sequence[str],
+        labels: list[str],
         pattern: str | None,
-        verbalizer: Mapping[str, str | Sequence[str]],
-        calibration: Sequence[str] | None,
+        verbalizer: dict[str, str | list[str]],
+        calibration: list[str] | None,
         batch_size: int,
     ) -> "Predict":
         """Return the prediction of a cloze over the model's own modules."""
-        words = {label: list(each) if not isinstance(each, str) else each for label, each in verbalizer.items()}
         try:
             settings = ClozeData(
-                pattern=pattern,
-                verbalizer=words,
-                calibration=list(calibration) if calibration is not None else None,
-                max_seq_length=self._longest,
+                pattern=pattern, verbalizer=verbalizer, calibration=calibration, max_seq_length=self._longest
             )
         except ValueError as error:
             raise InputError(str(error)) from None
@@ -186,25 +210,30 @@ class ZeroShot:
             model = BertForMaskedLM(self.model.config)
         model.encoder, model.mlm_head = self.model.backbone, self.model.mlm_head  # type: ignore[assignment]
         try:
-            cloze = ClozeTask(model, self.model.config, self.tokenizer, settings, labels).to(self._device).eval()
+            num_masks = verbalizer_of(settings, labels, self.tokenizer).num_masks
         except InputError as error:
             raise InputError(str(error).removeprefix("data.")) from None
+        try:
+            settings.cloze.room(self.tokenizer, num_masks, self._longest)
+        except ValueError as error:
+            raise InputError(f"pattern is too long for the {self._longest} positions of the model: {error}") from None
+        cloze = ClozeTask(model, self.model.config, self.tokenizer, settings, labels).to(self._device).eval()
         return lambda texts: cloze.predict_rows([Row("", {settings.text_column: text}) for text in texts], batch_size)
 
     def _by_sentences(
         self,
         way: By,
-        labels: Sequence[str],
+        labels: list[str],
         pattern: str | None,
-        verbalizer: Mapping[str, str | Sequence[str]],
+        verbalizer: dict[str, str | list[str]],
         batch_size: int,
     ) -> "Predict":
         """Return the prediction of a head for pairs: a text, and a sentence with a label."""
-        sentences = _sentences(pattern or _TEMPLATES[way], labels, verbalizer)
+        sentences = _sentences(pattern if pattern is not None else _TEMPLATES[way], labels, verbalizer)
         seconds = self.tokenizer.encode_batch(sentences)
         room = self._longest - 3 - max(map(len, seconds))
         if room < 1:
-            raise InputError(f"pattern is longer than the {self._longest} positions of the model")
+            raise InputError(f"pattern is too long for the {self._longest} positions of the model")
 
         def predict(texts: list[str]) -> list[dict[str, Any]]:
             firsts = [ids[:room] for ids in self.tokenizer.encode_batch(texts)]
@@ -259,18 +288,24 @@ class _Holder(torch.nn.Module):
 
 
 def zero_shot(
-    path: str | Path, device: str | None = None, *, base: str | Path | None = None, allow_modules: Sequence[str] = ()
+    path: str | Path,
+    device: str | None = None,
+    *,
+    precision: "InferencePrecision" = "32",
+    base: str | Path | None = None,
+    allow_modules: Sequence[str] = (),
 ) -> ZeroShot:
     """Open any checkpoint with a vocabulary, to classify texts with labels that it was not trained for.
 
     Args:
         path: a run directory or checkpoint file, a Hugging Face folder, a TensorFlow checkpoint, or a hub name.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
+        precision: as for `load`.
         base: the pre-trained model that a tuned run started from, if it is no longer where it was.
         allow_modules: your modules that may be imported, for a custom task or a custom part of the model.
 
     Raises:
-        InputError: the checkpoint has no vocabulary, or the device cannot be used.
+        InputError: the checkpoint has no vocabulary, there is no such precision, or the device cannot be used.
         CheckpointError: there is no readable checkpoint at the path.
 
     Example:
@@ -290,36 +325,74 @@ def zero_shot(
     if tokenizer is None:
         raise InputError(f"{path} has no vocabulary, so it cannot read texts")
     model = task_of(checkpoint).model if checkpoint.task is not None else model_of(checkpoint)
-    return ZeroShot(model.eval().to(chosen_device(device)), tokenizer, str(path))
+    return ZeroShot(model.eval().to(chosen_device(device)), tokenizer, str(path), precision)
 
 
-def _check_labels(labels: Sequence[str]) -> None:
-    """Check the labels.
+def _checked_labels(labels: Iterable[str]) -> list[str]:
+    """Return the labels as a list.
 
     Raises:
         InputError: there are fewer than two, or one is there twice or blank.
     """
-    if isinstance(labels, str) or len(labels) < 2:
+    if not isinstance(labels, str) and isinstance(labels, Iterable):
+        labels = list(labels)
+    if not isinstance(labels, list) or len(labels) < 2:
         raise InputError(f"labels is {labels!r}; at least two are needed")
     for number, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
             raise InputError(f"labels has {label!r}; each must be a text")
         if label in labels[:number]:
             raise InputError(f"labels has {label!r} twice")
+    return labels
 
 
-def _sentences(pattern: str, labels: Sequence[str], verbalizer: Mapping[str, str | Sequence[str]]) -> list[str]:
+def _checked_words(verbalizer: Mapping[str, str | Iterable[str]] | None) -> dict[str, str | list[str]]:
+    """Return the word or the list of words of each label.
+
+    Raises:
+        InputError: something else is given.
+    """
+    if not isinstance(verbalizer, Mapping | None):
+        raise InputError(f"verbalizer is {verbalizer!r}; it must be a mapping from labels to words")
+    words: dict[str, str | list[str]] = {}
+    for label, given in (verbalizer or {}).items():
+        words[label] = given if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+        try:
+            check_words(label, words[label])
+        except ValueError as error:
+            raise InputError(str(error)) from None
+    return words
+
+
+def _checked_calibration(texts: Iterable[str] | None) -> list[str] | None:
+    """Return the texts without content as a list; None if there are none.
+
+    Raises:
+        InputError: one text is given, whose letters would be taken for texts, or something else.
+    """
+    if texts is None:
+        return None
+    found = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else None
+    if found is None or not all(isinstance(text, str) for text in found):
+        raise InputError(f'calibration is {texts!r}; it must be a list of texts, such as ["N/A", "[MASK]", ""]')
+    return found
+
+
+def _sentences(pattern: str, labels: Sequence[str], verbalizer: Mapping[str, str | list[str]]) -> list[str]:
     """Return the sentence with each label, or with its word.
 
     Raises:
-        InputError: the pattern has no label or other fields, a label has several words, or two labels have one.
+        InputError: the pattern has no label, other fields or options, a label has several words, or two labels have
+            one.
     """
     try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+        fields = [each for each in string.Formatter().parse(pattern) if each[1] is not None]
     except ValueError as error:
         raise InputError(f"pattern is {pattern!r}, which cannot be read: {error}") from None
-    if fields != [LABEL]:
+    if [name for _, name, _, _ in fields] != [LABEL]:
         raise InputError(f"pattern is {pattern!r}; here it is the sentence of a label and has {{{LABEL}}} once")
+    if any(options or conversion is not None for _, _, options, conversion in fields):
+        raise InputError(f"pattern is {pattern!r}; {{{LABEL}}} takes no options, and no conversion such as !r")
     for label in verbalizer:
         if label not in labels:
             raise InputError(f"verbalizer has {label!r}, which is no label{nearest(label, labels)}")

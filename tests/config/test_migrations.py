@@ -11,7 +11,14 @@ import yaml
 
 from bert_lightning.config import migrations
 from bert_lightning.config.experiment import CHOICES, load_experiment
-from bert_lightning.config.saved import Difference, differences, differences_from_saved, read_saved, with_defaults
+from bert_lightning.config.saved import (
+    Difference,
+    differences,
+    differences_from_saved,
+    read_saved,
+    value_differences,
+    with_defaults,
+)
 from bert_lightning.config.settings import changed
 from bert_lightning.errors import InputError
 
@@ -163,6 +170,10 @@ def test_keys_that_a_saved_configuration_does_not_have_are_no_difference():
     assert differences_from_saved(values, Path("config.yaml"), experiment) == []
     values["trainer"]["max_steps"] = 11
     assert differences_from_saved(values, Path("config.yaml"), experiment) == [("trainer.max_steps", 11, 10)]
+
+
+def test_keys_that_are_numbers_are_compared_with_keys_that_are_texts():
+    assert list(value_differences({1: 2, "a": 3}, {1: 2, "a": 4, 5: 6})) == [("5", None, 6), ("a", 3, 4)]
 
 
 def test_a_saved_configuration_with_an_unknown_key_names_its_file():

@@ -74,6 +74,18 @@ def test_entailment_is_that_of_the_pipeline_of_transformers(entailing):
         assert row["probabilities"] == pytest.approx(by_label, abs=2e-6)
 
 
+def test_bfloat16_changes_probabilities_by_its_rounding_alone(pre_trained, base):
+    rounded = bert_lightning.zero_shot(base, "cpu", precision="bf16-mixed")
+    words = {"animals": "cat", "nature": "tree", "places": "house"}
+    for by in ("masked-words", "nsp"):
+        one = probabilities(pre_trained.classify(TEXTS, LABELS, by=by, verbalizer=words))
+        # Labels may come from a generator.
+        other = rounded.classify(TEXTS, iter(LABELS), by=by, verbalizer=words)
+        assert 0 < (one - probabilities(other)).abs().max() < 0.05
+    with pytest.raises(InputError, match="precision is '16'; it must be one of"):
+        bert_lightning.zero_shot(base, "cpu", precision="16")
+
+
 @pytest.mark.parametrize("by", ["masked-words", "nsp", "entailment"])
 def test_the_order_of_labels_and_texts_and_the_size_of_batches_are_irrelevant(pre_trained, entailing, by):
     model = bert_lightning.zero_shot(entailing, "cpu") if by == "entailment" else pre_trained
@@ -91,7 +103,7 @@ def test_the_way_is_the_first_that_the_model_has(pre_trained, entailing, base, t
     encoder = BertEncoder.from_pretrained(base)
     encoder.save_pretrained(tmp_path / "encoder", encoder.vocabulary)
     alone = bert_lightning.zero_shot(tmp_path / "encoder", "cpu")
-    with pytest.raises(InputError, match="encoder cannot classify by any way: that needs a head for masked words or"):
+    with pytest.raises(InputError, match="encoder cannot classify: that needs a head for masked words or"):
         alone.classify(TEXTS, LABELS)
     with pytest.raises(InputError, match=r"by entailment: .* it can be asked by masked-words or nsp"):
         pre_trained.classify(TEXTS, LABELS, by="entailment")
@@ -105,6 +117,21 @@ def test_the_way_is_the_first_that_the_model_has(pre_trained, entailing, base, t
         ({"labels": ["cat", "cat"]}, "labels has 'cat' twice"),
         ({"labels": ["cat", ""]}, "labels has ''; each must be a text"),
         ({"by": "nps"}, "by is 'nps'; did you mean 'nsp'"),
+        ({"labels": ["cat", 3]}, "labels has 3; each must be a text"),
+        ({"pattern": ""}, "^pattern is ''; it must be a text, or left out for the default"),
+        (
+            {"pattern": "{text} {mask} " + "cat " * 60, "verbalizer": WORDS},
+            "pattern is too long for the 48 positions of the model",
+        ),
+        ({"verbalizer": {"animals": 3}}, "verbalizer.animals is 3; it must be a word, or a list of words"),
+        ({"by": "nsp", "verbalizer": {"animals": ""}}, "verbalizer.animals is ''; it must be a word"),
+        ({"by": "nsp", "verbalizer": {"animals": 3}}, "verbalizer.animals is 3; it must be a word"),
+        ({"verbalizer": "animals"}, "verbalizer is 'animals'; it must be a mapping from labels to words"),
+        ({"verbalizer": {0: "cat"}}, "verbalizer has the label 0, which the data do not have"),
+        ({"calibration": "N/A"}, "calibration is 'N/A'; it must be a list of texts"),
+        ({"calibration": [None]}, r"calibration is \[None\]; it must be a list of texts"),
+        ({"by": "nsp", "pattern": "It was {label!z}."}, "{label} takes no options, and no conversion such as !r"),
+        ({"by": "nsp", "pattern": "It was {label:zz}."}, "{label} takes no options, and no conversion such as !r"),
         ({"pattern": "{text} The cat."}, "^pattern is .* has no {mask}"),
         ({"verbalizer": {"animal": "cat"}}, "verbalizer has the label 'animal', which the data do not have; did you"),
         (
@@ -115,7 +142,7 @@ def test_the_way_is_the_first_that_the_model_has(pre_trained, entailing, base, t
         ({"by": "nsp", "pattern": "{text} {label}"}, "it is the sentence of a label and has {label} once"),
         ({"by": "nsp", "pattern": "The {label"}, "cannot be read"),
         ({"by": "nsp", "pattern": "The {label} " * 60}, "has {label} once"),
-        ({"by": "nsp", "pattern": "The {label} " + "cat " * 60}, "pattern is longer than the 48 positions"),
+        ({"by": "nsp", "pattern": "The {label} " + "cat " * 60}, "pattern is too long for the 48 positions"),
         ({"by": "nsp", "verbalizer": {"animals": ["a", "b"]}}, "several words per label need masked-words"),
         ({"by": "nsp", "verbalizer": {"animals": "nature"}}, "gives two labels the same sentence, 'It was nature.'"),
         ({"by": "nsp", "verbalizer": {"nat": "x"}}, "verbalizer has 'nat', which is no label; did you mean 'nature'"),
@@ -143,6 +170,7 @@ def test_the_command_writes_what_python_returns(pre_trained, base, tmp_path, cap
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected
     table = ["--input", str(tmp_path / "texts.tsv"), "--text-column", "review", "--output", str(tmp_path / "o.jsonl")]
     assert main([*command, *table]) == 0
+    assert capsys.readouterr().out.startswith("3 predictions, ")
     assert [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()] == expected
 
 
@@ -150,9 +178,20 @@ def test_the_command_refuses_with_one_line_and_leaves_no_file(base, tmp_path, ca
     (tmp_path / "texts.txt").write_text("The cat.\n")
     command = ["classify", "--checkpoint", str(base), "--input", str(tmp_path / "texts.txt")]
     output = ["--output", str(tmp_path / "out.jsonl")]
-    for options in (["--labels", "cat"], ["--labels", "cat", "dog", "--pattern", "{text}"]):
+    for options, message in (
+        (["--labels", "cat"], "--labels is ['cat']; at least two are needed"),
+        (["--labels", "cat", "dog", "--pattern", "{text}"], "--pattern is '{text}', which has no {mask}"),
+        (["--labels", "cat", "dog", "--pattern", ""], "--pattern is ''; it must be a text"),
+        (["--labels", "cat", "dog", "--by", "nsp", "--calibration", "x"], "--calibration is for masked-words"),
+        (["--labels", "cat", "dog=", "--by", "nsp"], "--labels: the word of dog is ''; it must be a word"),
+        (["--labels", "cat", "dog=cat", "--by", "nsp"], "--labels gives two labels the same sentence"),
+        (["--labels", "cat,dog", "river"], "--labels has 'cat,dog': separate labels by spaces"),
+    ):
         assert main([*command, *options, *output]) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert main([*command[:3], "--input", "verbalizer.txt", "--labels", "cat", "dog", *output]) == 2
+    assert ": verbalizer.txt: " in capsys.readouterr().err
     (tmp_path / "texts.txt").write_text("")
     assert main([*command, "--labels", "cat", "dog", *output]) == 2
     assert "the input holds no text" in capsys.readouterr().err

@@ -61,14 +61,25 @@ class EncodedClozes(EncodedTexts):
         seconds = [each.second for each in filled] if self.settings.cloze.is_pair else None
         return [each.first for each in filled], seconds
 
-    def _filled(self, examples: Sequence[LabelledText]) -> list[Filled]:
+    def _filled(
+        self, examples: Sequence[LabelledText], answers: Sequence[Sequence[int]] | None = None
+    ) -> list[Filled]:
+        """Return the sequences of the examples; with answers, those of demonstrations.
+
+        Raises:
+            InputError: the pattern does not fit into `data.max_seq_length`, or into the share of it.
+        """
         settings = self.settings
+        of_text, of_shown = settings.room(self.num_labels)
+        room = of_text if answers is None else of_shown
         try:
-            return settings.cloze.fill(
-                examples, self.tokenizer, self.verbalizer.num_masks, settings.room(self.num_labels)[0]
-            )
+            return settings.cloze.fill(examples, self.tokenizer, self.verbalizer.num_masks, room, answers)
         except ValueError as error:
-            raise InputError(f"data.{error}") from None
+            shares = f", of which the text gets {of_text} and each of {self.num_labels} demonstrations {of_shown}"
+            raise InputError(
+                f"data.max_seq_length is {settings.max_seq_length}{shares if settings.demonstrations else ''}, "
+                f"but {error}"
+            ) from None
 
     def places_of_fields(self, number: int) -> list[range]:
         """Return the positions of each field of the pattern in a sequence."""
@@ -92,11 +103,7 @@ class EncodedClozes(EncodedTexts):
             raise InputError("data.demonstrations needs the examples of a training, and this checkpoint has none")
         examples = [LabelledText("", str(first), second, label, "") for first, second, label in shown]
         answers = [self.verbalizer.first_answers[self.names.index(str(each.label))] for each in examples]
-        room = settings.room(self.num_labels)[1]
-        try:
-            filled = settings.cloze.fill(examples, self.tokenizer, self.verbalizer.num_masks, room, answers)
-        except ValueError as error:
-            raise InputError(f"data.demonstrations: of data.max_seq_length, each has {room}: {error}") from None
+        filled = self._filled(examples, answers)
         self.demonstrations = Demonstrations(
             examples, self.names, [[*each.first, *(each.second or ())] for each in filled]
         )

@@ -127,10 +127,7 @@ class Pattern:
         num_literal = sum(len(each) for each in tokenizer.encode_batch(self.literals))
         needed = num_literal + num_masks + len(self.segments) + 1
         if max_seq_length - needed < len(self.fields):
-            raise ValueError(
-                f"max_seq_length is {max_seq_length}, but the pattern alone has {needed} pieces, and each field "
-                "needs one more"
-            )
+            raise ValueError(f"the pattern alone has {needed} pieces, and each field needs one more")
         return max_seq_length - needed
 
     @property
@@ -193,22 +190,34 @@ def _parts(segment: str, known: Mapping[str, Field], text: str) -> Iterator[Part
     """Yield the parts of a segment.
 
     Raises:
-        ValueError: a brace is alone, or a name in braces is no field.
+        ValueError: a brace is alone, or a name in braces is no field, or has options that the field does not take.
     """
     try:
         parsed = list(string.Formatter().parse(segment))
     except ValueError as error:
         raise ValueError(f"pattern is {text!r}, which cannot be read: {error}") from None
+    names = [*known, MASK]
     for literal, name, options, conversion in parsed:
         if literal.strip():
             yield literal.strip()
         if name is None:
             continue
-        if name == MASK and not options and conversion is None:
+        if not name:
+            raise ValueError(f"pattern is {text!r}, which has braces without a name: one of {', '.join(names)}")
+        if name not in names:
+            if name == TEXT_PAIR:
+                raise ValueError(
+                    f"pattern has the field {name!r}, but there is one text; in a configuration, "
+                    "data.text_pair_column names the second one"
+                )
+            raise ValueError(f"pattern has the field {name!r}{nearest(name, names)}")
+        if conversion is not None:
+            raise ValueError(f"pattern has the field {name}!{conversion}; a conversion such as !r is not possible")
+        if name == MASK:
+            if options:
+                raise ValueError(f"pattern has the field {name}:{options}; {{{MASK}}} takes no options")
             yield Masks()
             continue
-        if name not in known or conversion is not None:
-            raise ValueError(f"pattern has the field {name!r}{nearest(name, [*known, MASK])}")
         if options not in ("", OPEN):
             raise ValueError(f"pattern has the field {name}:{options}; only {name}:{OPEN} exists")
         yield Field(known[name].second, options == OPEN)

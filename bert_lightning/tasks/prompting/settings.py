@@ -37,7 +37,7 @@ class ClozeData(TextClassificationData):
                 f"problem is {self.kind}: the words of a cloze exclude each other, so it must be single-label"
             )
         for label, words in self.verbalizer.items():
-            _check_words(label, words)
+            check_words(label, words)
         if self.calibration is not None and not self.calibration:
             raise RefusedValue("calibration", self.calibration, 'have texts, such as ["N/A", "[MASK]", ""]')
         if self.demonstrations and (self.examples_per_class or 0) < 2:
@@ -86,7 +86,7 @@ class ClozeData(TextClassificationData):
         return replace(super().without_dataset(), labels=labels)
 
 
-def _check_words(label: str, words: object) -> None:
+def check_words(label: str, words: object) -> None:
     """Check the answers of one label.
 
     Raises:

@@ -86,14 +86,14 @@ def encode_answers(
 
 def _pieces(word: str, label: str, tokenizer: WordPieceTokenizer, is_given: bool) -> list[int]:
     ids = tokenizer.encode_batch([word])[0]
-    hint = "" if is_given else ", and the label's own name is the default"
+    own = "" if is_given else " (the label's own name)"
     if not ids:
-        raise ValueError(f"verbalizer.{label} is {word!r}, which has no word piece{hint}")
+        raise ValueError(f"verbalizer.{label} is {word!r}{own}, which has no word piece")
     if set(ids) & set(tokenizer.special_ids):
         entries = [each for each in tokenizer.entries if each and not each.startswith(("##", "["))]
         near = nearest(word.lower(), entries, cutoff=0.6)
         suggestion = near if near.endswith("?") else ""
-        raise ValueError(f"verbalizer.{label} is {word!r}, which is outside the vocabulary{suggestion}{hint}")
+        raise ValueError(f"verbalizer.{label} is {word!r}{own}, which is outside the vocabulary{suggestion}")
     return ids
 
 

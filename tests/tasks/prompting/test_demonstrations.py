@@ -98,7 +98,9 @@ def test_what_cannot_be_shown_is_refused_with_its_key(make):
     ):
         with pytest.raises(ValueError, match=message):
             ClozeData(train="x", **changes)
-    with pytest.raises(InputError, match=r"^data.max_seq_length is 6, but the pattern alone has 6 pieces"):
+    with pytest.raises(
+        InputError, match=r"^data.max_seq_length is 24, of which the text gets 6 and each of 3 demonstrations 6, but"
+    ):
         build(make("--data.max_seq_length=24", "--data.pattern={text} {mask} cat cat cat"), None)
     few = [LabelledText("", "x", None, label, "") for label in "aab"]
     with pytest.raises(InputError, match="needs two examples of each class, and there is 1 of 'b'"):

@@ -61,7 +61,7 @@ def test_the_pattern_and_its_masks_survive_texts_of_any_length(words):
         for each in filled:
             assert "it was [MASK] [MASK] ." in tokens(words, each)
             assert tokens(words, each).endswith("? [SEP]")
-    with pytest.raises(ValueError, match=r"^max_seq_length is 10, but the pattern alone has 9 pieces"):
+    with pytest.raises(ValueError, match=r"^the pattern alone has 9 pieces, and each field needs one more"):
         read.fill([text("a", "a")], words, 2, 10)
 
 
@@ -85,10 +85,13 @@ def test_one_piece_at_a_time_is_removed_from_the_longest_field(lengths, limit):
         ("{sentense} {mask}", "pattern has the field 'sentense'; did you mean 'sentence'?"),
         ("{sentence} {maks}", "pattern has the field 'maks'; did you mean 'mask'?"),
         ("{sentence:opened} {mask}", "pattern has the field sentence:opened; only sentence:open exists"),
-        ("{sentence!r} {mask}", "pattern has the field"),
+        ("{sentence!r} {mask}", "pattern has the field sentence!r; a conversion such as !r is not possible"),
+        ("{sentence} {mask!r}", "pattern has the field mask!r; a conversion such as !r is not possible"),
+        ("{sentence} {mask:open}", "pattern has the field mask:open; {mask} takes no options"),
+        ("{} {mask}", "has braces without a name: one of text, sentence, mask"),
         ("{sentence} {mask", "which cannot be read: expected '}' before end of string"),
         ("{sentence} || {mask} || it", "which has 3 segments; BERT reads two"),
-        ("{text_pair} {mask}", "pattern has the field 'text_pair'; did you mean 'text'?"),
+        ("{text_pair} {mask}", "pattern has the field 'text_pair', but there is one text; in a configuration, data."),
     ],
 )
 def test_a_pattern_that_cannot_be_filled_is_refused_with_its_key(pattern, message):
@@ -126,7 +129,7 @@ def test_settings_that_no_cloze_can_have_are_refused_with_their_key(changes, mes
         ({"1": "[MASK]", "0": "bad"}, "verbalizer.1 is '[MASK]', which is outside the vocabulary"),
         (
             {"0": "bad"},
-            "verbalizer.1 is '1', which is outside the vocabulary, and the label's own name is the default",
+            "verbalizer.1 is '1' (the label's own name), which is outside the vocabulary",
         ),
         ({"1": "good", "0": "Good"}, "verbalizer.0 is 'Good', the same word as that of 1"),
         ({"1": ["yes", "good"], "0": ["bad", "good"]}, "is 'good', the same word as that of"),
@@ -166,7 +169,7 @@ def test_a_split_knows_where_its_masks_are_in_every_batch(words):
         ],
     ],
 )
-def test_words_that_yaml_reads_as_truth_values_are_words_in_quotes_and_on_the_command_line(overrides):
+def test_words_that_yaml_reads_as_truth_values_and_labels_that_it_reads_as_numbers_are_texts(overrides):
     values = {
         "experiment": "words",
         "task": "cloze",
@@ -186,5 +189,14 @@ def test_words_that_yaml_reads_as_truth_values_are_words_in_quotes_and_on_the_co
     }
     assert experiment.data.cloze.text == "{text}: {mask}"
     assert load_experiment([], [], experiment.to_dict()) == experiment
+    numbered = load_experiment([], ["--data.verbalizer={0: great, 1: [bad, sad]}"], values | {"data": {"train": "x"}})
+    assert numbered.data.verbalizer == {"0": "great", "1": ["bad", "sad"]}
+    with pytest.raises(InputError, match=r"data\.verbalizer: the key '0' is given twice"):
+        load_experiment([], ["--data.verbalizer={0: great, '0': bad}"], values)
+    weighted = values | {"task": "text-classification", "data": {"train": "x"}}
+    assert load_experiment([], ["--data.class_weights={0: 1, 1: 2.5}"], weighted).data.class_weights == {
+        "0": 1.0,
+        "1": 2.5,
+    }
     pattern = ["--data.pattern={text} It was {mask}."]
     assert load_experiment([], pattern, values).data.pattern == "{text} It was {mask}."

@@ -70,11 +70,18 @@ def test_one_step_with_rate_0_is_a_run_of_the_same_scores(home, cloze, tables, t
     assert BertForMaskedLM.from_pretrained(tmp_path / "run").loading_report is not None
 
 
-def test_an_encoder_without_the_head_and_a_task_with_another_one_are_refused(home, cloze, base, tmp_path, capsys):
+def test_an_encoder_without_the_head_and_a_task_with_another_one_are_refused(
+    home, cloze, base, tables, tmp_path, capsys
+):
     encoder = BertEncoder.from_pretrained(base)
     encoder.save_pretrained(tmp_path / "encoder", encoder.vocabulary)
     assert main(["validate", "--checkpoint", str(tmp_path / "encoder"), "--config", str(cloze)]) == 2
     assert "does not have all parameters of the model: mlm_head.bias" in capsys.readouterr().err
+    options = [f"--data.train={tables['train']}", "--wandb.mode=disabled", "--model.size=null"]
+    fit = ["fit", "--config", str(cloze), *options, f"--model.pretrained={tmp_path / 'encoder'}"]
+    assert main(fit) == 2
+    assert "encoder, which lacks the head that the task cloze needs: mlm_head.bias" in capsys.readouterr().err
+    assert main([*fit, "--model.weights=random", "--run-directory", str(tmp_path / "random")]) == 0
     values = yaml.safe_load(cloze.read_text())
     values["task"] = "text-classification"
     del values["data"]["pattern"], values["data"]["verbalizer"]
