@@ -134,10 +134,7 @@ def _comparison(
     if exact:
         yield f"The exact p is of the {' or the '.join(exact)} and is not adjusted."
     if margin is not None:
-        yield (
-            f"An arm is called equivalent if the {100 * (2 * LEVEL - 1):g} % interval of its difference lies within "
-            f"±{margin:g} (two one-sided tests). Where that is not shown, the arms need not differ."
-        )
+        yield equivalence_caption(margin)
     if any(cell.crossed_interval is not None for cell in cells):
         yield (
             "The interval over seeds and examples also counts the choice of the examples as chance; it is not "
@@ -163,3 +160,11 @@ def _marks(metrics: Sequence[Metric], cells: Sequence[MetricCell]) -> Iterator[s
     unknown = [metric.name for metric in metrics if metric.better is None]
     if unknown and any(cell.best for cell in cells):
         yield f"Nothing is marked for {', '.join(unknown)}, which has no known better direction."
+
+
+def equivalence_caption(margin: float) -> str:
+    """Return the sentence that says which arms are called equivalent."""
+    return (
+        f"An arm is called equivalent if the {100 * (2 * LEVEL - 1):g} % interval of its difference lies within "
+        f"±{margin:g} (two one-sided tests). Where that is not shown, the arms need not differ."
+    )

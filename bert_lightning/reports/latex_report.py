@@ -13,7 +13,7 @@ from bert_lightning.reports.number_texts import (
     mean_text,
     n_text,
     number,
-    overall_fields,
+    overall_rows,
     p_text,
     signed,
 )
@@ -105,9 +105,9 @@ def _matrices(table: ResultTable) -> tuple[list[str], list[list[str]]]:
 
 def _overall(overall: Overall) -> Iterator[str]:
     yield from _float(f"{overall.title}. {' '.join(overall.caption)}", overall.title, [])
-    fields = [overall_fields(arm) for arm in overall.arms]
-    rows = [[arm.label, *map(latex_number, each.values())] for arm, each in zip(overall.arms, fields, strict=True)]
-    yield from _grid(["", *map(latex, fields[0])], rows, [])
+    fields = overall_rows(overall)
+    rows = [[arm.label, *map(latex_number, each.values())] for arm, each in fields]
+    yield from _grid(["", *map(latex, fields[0][1])], rows, [])
     yield r"\end{table}"
 
 

@@ -12,7 +12,7 @@ from bert_lightning.reports.number_texts import (
     mean_text,
     n_text,
     number,
-    overall_fields,
+    overall_rows,
     p_text,
     signed,
 )
@@ -135,11 +135,11 @@ def _interval_escaped(field: str) -> str:
 
 
 def _overall(overall: Overall) -> Iterator[str]:
-    rows = [(arm.label, overall_fields(arm)) for arm in overall.arms]
+    rows = overall_rows(overall)
     header = ["arm", *rows[0][1]]
     lines = [
-        [markdown(label), *(_interval_escaped(each).replace("*", r"\*") for each in fields.values())]
-        for label, fields in rows
+        [markdown(arm.label), *(_interval_escaped(each).replace("*", r"\*") for each in fields.values())]
+        for arm, fields in rows
     ]
     yield from (
         f"## {markdown(overall.title)}",

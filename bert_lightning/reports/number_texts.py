@@ -3,7 +3,7 @@
 import math
 
 from bert_lightning.reports.cells import ALPHA
-from bert_lightning.reports.results import MetricCell, OverallArm
+from bert_lightning.reports.results import MetricCell, Overall, OverallArm
 
 # Decimals of a number, and the most decimals of a small number, which keeps three digits.
 _DECIMALS, _MOST_DECIMALS = 4, 8
@@ -69,8 +69,13 @@ def n_text(cell: MetricCell, num_runs: int) -> str:
     return f" (n {cell.n})" if cell.n != num_runs else ""
 
 
-def overall_fields(arm: OverallArm) -> dict[str, str]:
-    """Return the comparison of an arm over several tasks as texts: heading -> text."""
+def overall_rows(overall: Overall) -> list[tuple[OverallArm, dict[str, str]]]:
+    """Return each arm with its comparison over several tasks as texts: heading -> text."""
+    with_margin = any(arm.cell.equivalent is not None for arm in overall.arms)
+    return [(arm, _overall_fields(arm, with_margin)) for arm in overall.arms]
+
+
+def _overall_fields(arm: OverallArm, with_margin: bool) -> dict[str, str]:
     cell = arm.cell
     return {
         "n": str(cell.n),
@@ -79,6 +84,7 @@ def overall_fields(arm: OverallArm) -> dict[str, str]:
         "95 % interval": interval_text(cell.interval),
         "p": p_text(cell.p),
         "p (Holm)": p_text(cell.p_adjusted),
+        **({"equivalent": equivalence_text(cell.equivalent)} if with_margin else {}),
         "tasks better, equal, worse": ", ".join(map(str, arm.tasks)) if arm.tasks is not None else "",
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bert_lightning.reports.arms import PRETRAINING, data_place
+from bert_lightning.reports.captions import equivalence_caption
 from bert_lightning.reports.cells import ALPHA, LEVEL, has_scipy
 from bert_lightning.reports.results import Metric, MetricCell, Overall, OverallArm, ResultTable
 from bert_lightning.studies.comparison import Summary
@@ -80,14 +81,17 @@ def _overall(title: str, group: Sequence[tuple[ResultTable, Metric]]) -> Overall
         arm.label: {other.title: _values(other, arm.label, metric.name) for other, metric in group}
         for arm in table.arms
     }
-    arms = [_arm(label, scores, table.baseline) for label in scores]
+    margins = {other.margin for other, _ in group}
+    # An average over tasks has the unit of their scores, so their margin holds for it too, if all have the same.
+    margin = next(iter(margins)) if len(margins) == 1 else None
+    arms = [_arm(label, scores, table.baseline, margin) for label in scores]
     adjusted = holm([arm.cell.p for arm in arms])
     arms = [
         replace(arm, cell=replace(arm.cell, p_adjusted=p), is_baseline=arm.label == table.baseline)
         for arm, p in zip(arms, adjusted, strict=True)
     ]
     tasks = {other.title: metric.name for other, metric in group}
-    return Overall(title, tasks, tuple(arms), table.baseline, tuple(_caption(tasks, arms, table.baseline)))
+    return Overall(title, tasks, tuple(arms), table.baseline, tuple(_caption(tasks, arms, table.baseline, margin)))
 
 
 def _values(table: ResultTable, label: str, metric: str) -> Mapping[int, float]:
@@ -95,7 +99,7 @@ def _values(table: ResultTable, label: str, metric: str) -> Mapping[int, float]:
     return cell.values if cell is not None else {}
 
 
-def _arm(label: str, scores: _Scores, baseline: str) -> OverallArm:
+def _arm(label: str, scores: _Scores, baseline: str, margin: float | None) -> OverallArm:
     """Compare an arm with the baseline. An arm with a score that is not finite has no average: it would flatter."""
     own, other = scores[label], scores[baseline]
     broken = [task for task, values in own.items() if not all(map(math.isfinite, values.values()))]
@@ -112,13 +116,14 @@ def _arm(label: str, scores: _Scores, baseline: str) -> OverallArm:
     comparable = all(values and all(map(math.isfinite, values.values())) for values in other.values())
     if label == baseline or not comparable or not _averages(other):
         return OverallArm(label, cell)
-    found = compare_tasks(own, other, LEVEL)
+    found = compare_tasks(own, other, LEVEL, margin)
     cell = replace(
         cell,
         difference=found.difference,
         interval=found.interval,
         p=found.p,
         test=found.test,
+        equivalent=found.equivalent,
         notes=found.notes,
     )
     return OverallArm(label, cell, tasks_won(own, other))
@@ -130,7 +135,9 @@ def _averages(scores: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
     return {seed: sum(values[seed] for values in scores.values()) / len(scores) for seed in sorted(shared)}
 
 
-def _caption(tasks: Mapping[str, str], arms: Sequence[OverallArm], baseline: str) -> Iterator[str]:
+def _caption(
+    tasks: Mapping[str, str], arms: Sequence[OverallArm], baseline: str, margin: float | None
+) -> Iterator[str]:
     named = ", ".join(f"{title} ({metric})" for title, metric in tasks.items())
     yield (
         f"The average over {len(tasks)} tasks of each seed, as mean ± standard deviation (n − 1) over seeds: {named}."
@@ -147,6 +154,8 @@ def _caption(tasks: Mapping[str, str], arms: Sequence[OverallArm], baseline: str
         yield f"p is adjusted by Holm's method over the {num_tests} comparisons."
     if any(arm.cell.p_adjusted is not None and arm.cell.p_adjusted < ALPHA for arm in arms):
         yield f"*: the difference to the baseline has an adjusted p below {ALPHA:g}."
+    if margin is not None:
+        yield equivalence_caption(margin)
     labels: dict[str, list[str]] = {}
     for arm in arms:
         for note in arm.cell.notes:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bert_lightning.reports.figures.progress import Progress
-from bert_lightning.reports.number_texts import mean_text, overall_fields
+from bert_lightning.reports.number_texts import mean_text, overall_rows
 from bert_lightning.reports.page_figures import AXIS_NAMES, TableFigures
 from bert_lightning.reports.page_sections import Section
 from bert_lightning.reports.page_tables import TableView, table_view
@@ -49,7 +49,7 @@ def page(results: Results) -> str:
         scripts=["sorting.js.jinja"],
         studies=studies,
         tables=[table for study in studies for table in study.tables],
-        overall=[(each, [(arm, overall_fields(arm)) for arm in each.arms]) for each in results.overall],
+        overall=[(each, overall_rows(each)) for each in results.overall],
         checklist=results.checklist,
         axis_names=AXIS_NAMES,
     )

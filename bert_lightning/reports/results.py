@@ -197,6 +197,7 @@ class ResultTable:
         search: the entry `search` of `study.json`, if the rows are trials.
         failures: label of an arm -> a sentence that compares its failed runs with those of the baseline.
         matrices: the scores of each arm on every task of a sequence, if the columns are measures of them.
+        margin: the margin of equivalence, in units of the metrics; None if the study has none.
     """
 
     title: str
@@ -214,6 +215,7 @@ class ResultTable:
     search: Mapping[str, Any] | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
     matrices: tuple[AccuracyMatrix, ...] = ()
+    margin: float | None = None
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
         missing=tuple(layout.missing),
         search=search,
         failures=failures_of(arms),
+        margin=margin,
     )
 
 

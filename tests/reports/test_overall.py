@@ -60,6 +60,25 @@ def test_the_average_over_tasks_of_each_seed_is_compared_as_by_scipys_paired_t_t
     assert "paired t test of the average over tasks" in " ".join(overall.caption)
 
 
+def test_the_margin_of_a_study_decides_about_the_average_over_tasks_too(tmp_path):
+    study = write_stages(tmp_path / "s")
+    record = StudyRecord.read(study)
+    replace(record, compare=replace(record.compare, equivalence=0.03)).write(study)
+    [overall] = overall_of(study)
+    differences = {
+        name: [(RTE[name][s] + SST[name][s] - RTE["adamw"][s] - SST["adamw"][s]) / 2 for s in (1, 2, 3)]
+        for name in RTE
+    }
+    for arm in overall.arms[1:]:
+        interval = stats.ttest_1samp(differences[arm.label], 0).confidence_interval(0.9)
+        assert arm.cell.equivalent == (interval.low > -0.03 and interval.high < 0.03)
+    assert [arm.cell.equivalent for arm in overall.arms] == [None, True, False]
+    assert main(["report", str(study), "--output", str(tmp_path / "report.md")]) == 0
+    lines = (tmp_path / "report.md").read_text().split("## Over all tasks")[1]
+    assert "| equivalent | 1, 0, 1 |" in lines
+    assert "within ±0.03" in lines
+
+
 def test_losses_percentages_and_pretraining_are_not_averaged_with_accuracies(tmp_path):
     loss = {arm: dict.fromkeys(values, 0.5) for arm, values in RTE.items()}
     percent = {arm: {seed: 100 * value for seed, value in values.items()} for arm, values in RTE.items()}
