@@ -41,7 +41,7 @@ def agreement(ours: ArrayLike, baseline: ArrayLike, top: int = 5) -> Agreement |
     Raises:
         InputError: the methods have values of different words, or `top` is less than 1.
 
-    >>> found = agreement([0.5, -0.1, 0.0, 0.2], [0.4, -0.2, 0.1, 0.3], top=2)
+    >>> found = agreement([0.5, -0.3, 0.0, 0.2], [0.4, -0.2, 0.1, 0.3], top=2)
     >>> round(found.signed, 3), round(found.size, 3), found.overlap, found.chance
     (1.0, 0.8, 0.5, 0.5)
     """
