@@ -82,7 +82,7 @@ class ExplanationSettings:
 
 
 class Values(NamedTuple):
-    """What a method computes for a score.
+    """The values that a method computes for a score.
 
     Attributes:
         positions: (n, S) the value of each position; None if `words` has them.

@@ -47,7 +47,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class LayerScores:
-    """What was read from one layer, all on validation items except `memorised`.
+    """The results of one layer. They are computed on validation items, except `memorised`.
 
     Attributes:
         layer: 0 for the embeddings, 1 for the first block.

@@ -20,7 +20,7 @@ from bert_lightning.tasks.token_classification.data import EncodedWords
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 
 Unit = Literal["words", "pieces", "texts"]
-"""What has a vector. The pieces of a word, and all pieces of a text, are averaged."""
+"""The unit that one vector represents. The vector of a word or a text is the mean over its pieces."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
 # Tokens of one forward pass, which bound the memory of hidden states at every layer.
 _MOST_TOKENS = 4096

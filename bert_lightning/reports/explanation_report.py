@@ -20,7 +20,7 @@ from bert_lightning.wording import count
 
 @dataclass
 class _Progress:
-    """What became of the inputs so far."""
+    """Counts of the inputs so far, and the inputs that were left out."""
 
     num_inputs: int = 0
     num_explanations: int = 0

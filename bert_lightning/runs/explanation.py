@@ -1,4 +1,4 @@
-"""What `Predictor.explain` returns: values of words, as plain numbers."""
+"""The results of `Predictor.explain`: values of words, as plain numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

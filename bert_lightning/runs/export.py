@@ -87,7 +87,7 @@ def export(
             package is missing, or the loss of int8 cannot be measured.
         CheckpointError: the checkpoint cannot be read, or its tuning cannot be merged.
         WorkError: onnxruntime and the model compute different results, or rounded weights lose more than the
-            tolerance allows. Nothing is left behind.
+            tolerance allows. Then no file is written.
 
     Example:
         ::

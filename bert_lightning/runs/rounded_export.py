@@ -55,7 +55,7 @@ class Rounding(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured: lines for the terminal, and for the model card."""
+    """The results of a measurement, as lines for the terminal and for the model card."""
 
     lines: list[str]
     card: list[str]
@@ -119,8 +119,8 @@ def write_int8(path: Path, model: PretrainedModel, data: ValidationData, roundin
     Args:
         path: the ONNX file in float32.
         model: the model it was made from.
-        data: what the loss is measured on.
-        rounding: what may be lost.
+        data: the data on which the loss is measured.
+        rounding: has the tolerance of the loss.
 
     Raises:
         WorkError: each of them loses more than the tolerance allows.

@@ -88,8 +88,9 @@ class ZeroShot:
     @property
     def _entailment(self) -> int | None:
         """The number of the label that means entailment; None if there is none."""
-        labels = [str(label).lower() for label in self.model.head_settings.get("labels", ())]  # type: ignore[attr-defined]
-        found = [number for number, label in enumerate(labels) if label.startswith(_ENTAILMENT)]
+        labels = self.model.head_settings.get("labels")
+        names = [str(label).lower() for label in labels] if isinstance(labels, Sequence) else []
+        found = [number for number, name in enumerate(names) if name.startswith(_ENTAILMENT)]
         return found[0] if len(found) == 1 else None
 
     def classify(

@@ -91,7 +91,8 @@ def main() -> None:
     print_rows(rows, data, options.threads)
     at = machine()
     print(f"{data.num_sequences} sequences, {at['processor']}")
-    settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
+    # The name of the directory is the hash of the run's settings; the folder above it says nothing elsewhere.
+    settings = {"run": options.run.absolute().name, "threads": options.threads, "rounds": options.rounds}
     write_json(options.json, {"metric": data.metric, "forms": rows, "settings": settings})
 
 

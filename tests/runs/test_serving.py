@@ -1,4 +1,4 @@
-"""What others load of an export: pipelines of transformers, the serialised tokenizer, plain onnxruntime."""
+"""Exports in other programs: pipelines of transformers, the serialised tokenizer, plain onnxruntime."""
 
 import numpy as np
 import onnxruntime

@@ -1,4 +1,4 @@
-"""What tests of HTML pages share: their content, their colours, and what is too wide in a browser."""
+"""Tools for tests of HTML pages: their content, their colours, and elements that are too wide in a browser."""
 
 import re
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"""What is explained of a text or a pair of texts: one of the scores that the model gives it."""
+"""One score of a text or a pair of texts, as a function of its words."""
 
 from typing import TYPE_CHECKING, TypeVar
 

@@ -1,4 +1,4 @@
-"""What is explained of a question with choices: the score of one choice."""
+"""The score of one choice, as a function of its words and those of the question."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

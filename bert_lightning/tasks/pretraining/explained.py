@@ -1,4 +1,4 @@
-"""What is explained of a text with masks: the score of a word piece in the place of a mask."""
+"""The score of a word piece in the place of a mask, as a function of the words of the text."""
 
 import re
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What is explained of a text in a pattern: the score of a label."""
+"""The score of a label for a text in a pattern, as a function of the words of the text."""
 
 from typing import TYPE_CHECKING
 

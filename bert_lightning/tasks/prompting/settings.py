@@ -50,7 +50,8 @@ class ClozeData(TextClassificationData):
             raise ValueError(
                 "label_prefix tells apart labels of several data sets, which one verbalizer cannot answer"
             )
-        self.cloze  # noqa: B018
+        # Reading the pattern checks it.
+        _ = self.cloze
 
     @property
     def cloze(self) -> Pattern:

@@ -1,4 +1,4 @@
-"""What is explained of a question: the score of an answer, or of having none."""
+"""The score of an answer, or of no answer, as a function of the words of question and context."""
 
 from typing import TYPE_CHECKING, NamedTuple
 

@@ -1,4 +1,4 @@
-"""What is explained of a text with two marked entities: the score of a relation."""
+"""The score of a relation, as a function of the words of a text with two marked entities."""
 
 from itertools import pairwise
 from typing import TYPE_CHECKING

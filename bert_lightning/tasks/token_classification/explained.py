@@ -1,4 +1,4 @@
-"""What is explained of a tagged sentence: the tags of an entity, or the tag of a word."""
+"""The score of the tags of an entity, or of the tag of a word, as a function of the words of its sentence."""
 
 import re
 from itertools import accumulate
