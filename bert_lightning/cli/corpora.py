@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
 from bert_lightning.checks import require_at_least
-from bert_lightning.cli.parsing import Commands, checked_options, path_argument, refuse_own_input, whole_number
+from bert_lightning.cli.parsing import (
+    Commands,
+    checked_options,
+    path_argument,
+    refuse_own_input,
+    text_column_option,
+    whole_number,
+)
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import console, text_progress
 from bert_lightning.errors import InputError
@@ -191,9 +198,7 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
         help="form of plain text: one sentence per line (sentences), running text (paragraphs), or detect it (auto, "
         "the default); in tables each row is a document, or with sentences one line of a document",
     )
-    parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
-    )
+    text_column_option(parser)
     parser.add_argument(
         "--errors",
         choices=("strict", "replace"),

@@ -165,3 +165,10 @@ def precision_option(parser: argparse.ArgumentParser) -> None:
         choices=("32", "bf16-mixed", "auto"),
         help="32 (default), bf16-mixed (bfloat16 products, as fit has them), or auto (the faster one on this device)",
     )
+
+
+def text_column_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--text-column`, the column of a table that is read."""
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
+    )

@@ -17,6 +17,7 @@ from bert_lightning.cli.parsing import (
     path_text,
     precision_option,
     refuse_own_input,
+    text_column_option,
     whole_number,
 )
 from bert_lightning.cli.statuses import OK
@@ -65,9 +66,7 @@ def _add_features(commands: Commands) -> None:
     module_option(parser)
     input_option(parser)
     precision_option(parser)
-    parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
-    )
+    text_column_option(parser)
     parser.add_argument(
         "--output",
         type=path_argument,
@@ -138,9 +137,7 @@ def _add_classify(commands: Commands) -> None:
     )
     input_option(parser)
     precision_option(parser)
-    parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
-    )
+    text_column_option(parser)
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
     )

@@ -16,6 +16,7 @@ from bert_lightning.cli.parsing import (
     path_text,
     precision_option,
     refuse_own_input,
+    text_column_option,
     whole_number,
 )
 from bert_lightning.cli.statuses import OK
@@ -163,9 +164,7 @@ def _add_neighbors(commands: Commands) -> None:
 
 def _text_options(parser: argparse.ArgumentParser) -> None:
     input_option(parser)
-    parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
-    )
+    text_column_option(parser)
     parser.add_argument(
         "--max-texts", type=whole_number, metavar="N", help="use the first N texts (default: all of them)"
     )

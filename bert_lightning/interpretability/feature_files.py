@@ -13,7 +13,7 @@ from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json
 from bert_lightning.data.reading.tables import column, is_table, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor, FeatureForm, Features
-from bert_lightning.runs.predictor import InferencePrecision
+from bert_lightning.runs.inference_device import InferencePrecision
 from bert_lightning.wording import count
 
 # Number of texts in a row group of a Parquet file; a row group is held in memory.

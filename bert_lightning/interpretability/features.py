@@ -20,15 +20,10 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
 from bert_lightning.model.encoder_output import EncoderOutput
 from bert_lightning.runs.blocks import in_blocks
+from bert_lightning.runs.inference_device import InferencePrecision, chosen_device, inference, uses_bfloat16
 from bert_lightning.runs.own_code import import_code_of
-from bert_lightning.runs.predictor import (
-    BATCH_SIZE,
-    InferencePrecision,
-    chosen_device,
-    inference,
-    uses_bfloat16,
-)
 from bert_lightning.runs.trainer import quiet, share_out_cores
+from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 

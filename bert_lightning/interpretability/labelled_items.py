@@ -17,11 +17,11 @@ from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.pooled_states import Pooling, Stretch, pooled_states
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.runs.predictor import BATCH_SIZE
 from bert_lightning.runs.scoring import run_directory_of
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
 from bert_lightning.tasks.fine_tuning.texts import TextSplit
+from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
 from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationDataModule
 

@@ -20,7 +20,7 @@ from bert_lightning.interpretability.text_vectors import (
     text_vectors,
     words_of,
 )
-from bert_lightning.runs.predictor import InferencePrecision
+from bert_lightning.runs.inference_device import InferencePrecision
 
 NUMBER = 10
 """Neighbours of a query."""

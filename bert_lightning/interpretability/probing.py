@@ -25,7 +25,7 @@ from bert_lightning.interpretability.linear_probe import L2, fit_linear_probe
 from bert_lightning.interpretability.pooled_states import Pooling, require_pooling
 from bert_lightning.interpretability.text_vectors import refuse_single_text
 from bert_lightning.metrics.classification import classification_report, confusion_matrix
-from bert_lightning.runs.predictor import InferencePrecision
+from bert_lightning.runs.inference_device import InferencePrecision
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from bert_lightning.interpretability.text_vectors import (
     shared_length,
     text_vectors,
 )
-from bert_lightning.runs.predictor import InferencePrecision
+from bert_lightning.runs.inference_device import InferencePrecision
 
 BATCH_SIZE = 256
 """Vectors of a batch: the Gram matrices of all layers are in memory."""

@@ -15,7 +15,7 @@ from bert_lightning.data.loading.encoding import text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.pooled_states import Stretch, pooled_states
-from bert_lightning.runs.predictor import BATCH_SIZE
+from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.token_classification.data import EncodedWords
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 

@@ -3,14 +3,11 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, Literal, get_args, overload
+from typing import IO, Any, Unpack, overload
 
-import torch
 from torch import Tensor
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_atomically
 from bert_lightning.checkpoints.reading import read_checkpoint, read_over
 from bert_lightning.checks import nearest
@@ -20,13 +17,13 @@ from bert_lightning.data.reading.sources import refuse_other_table, refuse_to_re
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.lazy import imported
-from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.blocks import in_blocks, without_warnings
 from bert_lightning.runs.explanation import Explanation
+from bert_lightning.runs.inference_device import InferencePrecision, chosen_device, inference, uses_bfloat16
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
-from bert_lightning.runs.zero_shot import ZeroShot
+from bert_lightning.runs.tuned_runs import Tunings, named_runs, share_base
+from bert_lightning.runs.zero_shot import HowToAsk, ZeroShot
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.rebuilding import task_of
@@ -34,13 +31,6 @@ from bert_lightning.tasks.task import Task
 
 # Faults of a file that one message names.
 _MOST_NAMED = 5
-
-InferencePrecision = Literal["32", "bf16-mixed", "auto"]
-"""The precision of inference. `auto` is `bf16-mixed` if the device multiplies bfloat16 in hardware."""
-
-
-Tunings = Sequence[str | Path] | Mapping[str, str | Path]
-"""Tuned runs: their directories or checkpoint files, which the last part of the path names, or a name for each."""
 
 
 @overload
@@ -109,7 +99,7 @@ def load(
         return Predictor(task_of(checkpoint), device, precision)
     if base is not None:
         raise InputError(f"base is {base}, which does nothing with tuning: the first argument names the base")
-    runs, tasks = _named(tuning), {}
+    runs, tasks = named_runs(tuning), {}
     place, origin = chosen_device(device), read_checkpoint(path)
     shared: dict[str, Tensor] = {}
     for name, run in runs.items():
@@ -118,84 +108,6 @@ def load(
         tasks[name] = task_of(checkpoint)
         share_base(tasks[name].model, checkpoint, shared, place)
     return TunedPredictor(tasks, device, precision)
-
-
-def _named(tuning: Tunings) -> dict[str, str | Path]:
-    """Return the paths of tuned runs by name.
-
-    Raises:
-        InputError: there are none, or two have one name.
-    """
-    if isinstance(tuning, Mapping):
-        named = dict(tuning)
-    else:
-        paths = [tuning] if isinstance(tuning, str | Path) else list(tuning)
-        names = [Path(path).absolute().name for path in paths]
-        named = dict(zip(names, paths, strict=True))
-        for name in names:
-            if names.count(name) > 1:
-                raise InputError(f"tuning has two runs named {name}: give a mapping from names to paths")
-    if not named:
-        raise InputError("tuning is empty; it must name one tuned run or more")
-    return named
-
-
-def share_base(
-    model: PretrainedModel, checkpoint: Checkpoint, shared: dict[str, Tensor], device: torch.device
-) -> None:
-    """Move a model to a device, and let it use the tensors of its base that another model has there.
-
-    Args:
-        model: has the weights of the checkpoint.
-        checkpoint: names the tensors that it took from its base.
-        shared: the tensors of the base by name and type; this model's are added.
-        device: where the model is used.
-    """
-    of_base = set(checkpoint.base.names) if checkpoint.base is not None else set()
-    for name, parameter in model.named_parameters():
-        key = f"{model.prefix}{name} {parameter.dtype}"
-        if f"{model.prefix}{name}" in of_base:
-            if key not in shared:
-                shared[key] = parameter.data.to(device)
-            parameter.data = shared[key]
-    model.to(device)
-
-
-def chosen_device(device: str | None) -> torch.device:
-    """Return the named device; without a name, CUDA if it is available, otherwise the processor.
-
-    Raises:
-        InputError: there is no such device, or it cannot be used on this machine.
-    """
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        # Only an allocation shows that a device can be used.
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-
-
-def uses_bfloat16(precision: InferencePrecision, device: torch.device) -> bool:
-    """Return whether a device computes products in bfloat16.
-
-    Raises:
-        InputError: there is no such precision.
-    """
-    if precision not in get_args(InferencePrecision):
-        raise InputError(f"precision is {precision!r}; it must be one of {', '.join(get_args(InferencePrecision))}")
-    if precision == "auto":
-        return has_fast_bfloat16("cpu" if device.type == "cpu" else "auto")
-    return precision == "bf16-mixed"
-
-
-@contextmanager
-def inference(device: torch.device, bfloat16: bool) -> Iterator[None]:
-    """Compute without gradients, with products in bfloat16 or not.
-
-    It should span many batches, because autocast casts each weight once within it.
-    """
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
-        yield
 
 
 class Predictor:
@@ -290,7 +202,7 @@ class Predictor:
                 predictions = self.task.predict_rows(block, batch_size)
             yield from predictions
 
-    def classify(self, texts: Iterable[str], labels: Iterable[str], **how: Any) -> list[dict[str, Any]]:
+    def classify(self, texts: Iterable[str], labels: Iterable[str], **how: Unpack[HowToAsk]) -> list[dict[str, Any]]:
         """Sort texts into labels that the model was not trained for, as `ZeroShot.classify` does.
 
         Args:

@@ -25,7 +25,7 @@ from bert_lightning.methods.continual.ewc import EWC
 from bert_lightning.methods.continual.fisher import fisher_information
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.continual import INFORMATION, SequenceData, read_previous
-from bert_lightning.runs.predictor import chosen_device
+from bert_lightning.runs.inference_device import chosen_device
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import Session
 from bert_lightning.tasks.catalogue import task_spec

@@ -1,9 +1,8 @@
 """Classification by labels that the model was not trained for: by masked words, next sentences or entailment."""
 
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import torch
@@ -18,29 +17,37 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertForMaskedLM
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.runs.blocks import in_blocks
+from bert_lightning.runs.inference_device import InferencePrecision, chosen_device, inference, uses_bfloat16
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
+from bert_lightning.runs.zero_shot_labels import checked_calibration, checked_labels, checked_words, label_sentences
 from bert_lightning.tasks.fine_tuning.one_of_several import softmax
 from bert_lightning.tasks.fine_tuning.report import rounded
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.inference import evaluating
 from bert_lightning.tasks.prompting.data import verbalizer_of
-from bert_lightning.tasks.prompting.settings import ClozeData, check_words
+from bert_lightning.tasks.prompting.settings import ClozeData
 from bert_lightning.tasks.prompting.task import ClozeTask
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer, task_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-if TYPE_CHECKING:
-    from bert_lightning.runs.predictor import InferencePrecision
-
 By = Literal["masked-words", "nsp", "entailment"]
 """How a label is asked for: as a word at a mask, as the next sentence, or as a hypothesis that the text entails."""
-LABEL = "label"
 # The template of transformers' pipeline `zero-shot-classification`, and LM-BFF's pattern as a sentence.
 _TEMPLATES = {"entailment": "This example is {label}.", "nsp": "It was {label}."}
 _LONGEST = 512
 _ENTAILMENT = "entail"
-_BLOCK = 32 * BATCH_SIZE
+
+
+class HowToAsk(TypedDict, total=False):
+    """Keyword arguments of `ZeroShot.classify`, which explains them."""
+
+    by: By | None
+    pattern: str | None
+    verbalizer: Mapping[str, str | Iterable[str]] | None
+    calibration: Iterable[str] | None
+    batch_size: int
 
 
 class ZeroShot:
@@ -68,10 +75,8 @@ class ZeroShot:
         model: PretrainedModel,
         tokenizer: WordPieceTokenizer,
         name: str = "the model",
-        precision: "InferencePrecision" = "32",
+        precision: InferencePrecision = "32",
     ) -> None:
-        from bert_lightning.runs.predictor import uses_bfloat16
-
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self._bfloat16 = uses_bfloat16(precision, self._device)
 
@@ -93,38 +98,26 @@ class ZeroShot:
         found = [number for number, name in enumerate(names) if name.startswith(_ENTAILMENT)]
         return found[0] if len(found) == 1 else None
 
-    def classify(
-        self,
-        texts: Iterable[str],
-        labels: Iterable[str],
-        *,
-        by: By | None = None,
-        pattern: str | None = None,
-        verbalizer: Mapping[str, str | Iterable[str]] | None = None,
-        calibration: Iterable[str] | None = None,
-        batch_size: int = BATCH_SIZE,
-    ) -> list[dict[str, Any]]:
+    def classify(self, texts: Iterable[str], labels: Iterable[str], **how: Unpack[HowToAsk]) -> list[dict[str, Any]]:
         """Return the likeliest label of each text and the probabilities of all, in order.
 
         Args:
             texts: the texts.
             labels: the labels, at least two.
-            by: how to ask; by default the first of `ways`.
-            pattern: with `masked-words` a pattern with `{text}` and `{mask}`, otherwise a sentence with `{label}`.
-            verbalizer: label -> its word or words, if the label itself is not the word.
-            calibration: texts without content, for `masked-words` (`ClozeData`).
-            batch_size: how many sequences are computed at once.
+            how: keyword arguments:
+
+                - `by`: how to ask; by default the first of `ways`.
+                - `pattern`: with `masked-words` a pattern with `{text}` and `{mask}`, otherwise a sentence with
+                  `{label}`.
+                - `verbalizer`: label -> its word or words, if the label itself is not the word.
+                - `calibration`: texts without content, for `masked-words` (`ClozeData`).
+                - `batch_size`: how many sequences are computed at once.
 
         Raises:
             InputError: the model has no head for this, a label is missing or doubled, the pattern cannot be filled,
                 or a word is outside the vocabulary.
         """
-        return list(
-            self.classified(
-                texts, labels, by=by, pattern=pattern, verbalizer=verbalizer, calibration=calibration,
-                batch_size=batch_size,
-            )
-        )  # fmt: skip
+        return list(self.classified(texts, labels, **how))
 
     def classified(
         self,
@@ -143,9 +136,9 @@ class ZeroShot:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         way = self._way(by)
-        labels = _checked_labels(labels)
-        words = _checked_words(verbalizer)
-        without_content = _checked_calibration(calibration)
+        labels = checked_labels(labels)
+        words = checked_words(verbalizer)
+        without_content = checked_calibration(calibration)
         if pattern is not None and not (isinstance(pattern, str) and pattern.strip()):
             raise InputError(f"pattern is {pattern!r}; it must be a text, or left out for the default")
         if way == "masked-words":
@@ -154,20 +147,10 @@ class ZeroShot:
             raise InputError(f"calibration is for masked-words, and the labels are asked for by {way}")
         else:
             predict = self._by_sentences(way, labels, pattern, words, batch_size)
-        block: list[str] = []
-        for number, text in enumerate(texts, 1):
-            block.append(as_text(f"item {number}", "a text", text))
-            if len(block) == _BLOCK:
-                yield from self._predicted(predict, block)
-                block = []
-        if block:
-            yield from self._predicted(predict, block)
-
-    def _predicted(self, predict: "Predict", texts: list[str]) -> list[dict[str, Any]]:
-        from bert_lightning.runs.predictor import inference
-
-        with inference(self._device, self._bfloat16):
-            return predict(texts)
+        for block in in_blocks(as_text(f"item {number}", "a text", text) for number, text in enumerate(texts, 1)):
+            with inference(self._device, self._bfloat16):
+                predictions = predict(block)
+            yield from predictions
 
     def _way(self, by: By | None) -> By:
         """Return how to ask.
@@ -230,7 +213,7 @@ class ZeroShot:
         batch_size: int,
     ) -> "Predict":
         """Return the prediction of a head for pairs: a text, and a sentence with a label."""
-        sentences = _sentences(pattern if pattern is not None else _TEMPLATES[way], labels, verbalizer)
+        sentences = label_sentences(pattern if pattern is not None else _TEMPLATES[way], labels, verbalizer)
         seconds = self.tokenizer.encode_batch(sentences)
         room = self._longest - 3 - max(map(len, seconds))
         if room < 1:
@@ -292,7 +275,7 @@ def zero_shot(
     path: str | Path,
     device: str | None = None,
     *,
-    precision: "InferencePrecision" = "32",
+    precision: InferencePrecision = "32",
     base: str | Path | None = None,
     allow_modules: Sequence[str] = (),
 ) -> ZeroShot:
@@ -315,8 +298,6 @@ def zero_shot(
             model = bert_lightning.zero_shot("bert-base-uncased")
             model.classify(["a gripping film"], ["bad", "great"], pattern="{text} It was {mask}.")
     """
-    from bert_lightning.runs.predictor import chosen_device
-
     quiet()
     share_out_cores(1)
     prepare_gpu()
@@ -327,86 +308,6 @@ def zero_shot(
         raise InputError(f"{path} has no vocabulary, so it cannot read texts")
     model = task_of(checkpoint).model if checkpoint.task is not None else model_of(checkpoint)
     return ZeroShot(model.eval().to(chosen_device(device)), tokenizer, str(path), precision)
-
-
-def _checked_labels(labels: Iterable[str]) -> list[str]:
-    """Return the labels as a list.
-
-    Raises:
-        InputError: there are fewer than two, or one is there twice or blank.
-    """
-    if not isinstance(labels, str) and isinstance(labels, Iterable):
-        labels = list(labels)
-    if not isinstance(labels, list) or len(labels) < 2:
-        raise InputError(f"labels is {labels!r}; at least two are needed")
-    for number, label in enumerate(labels):
-        if not isinstance(label, str) or not label.strip():
-            raise InputError(f"labels has {label!r}; each must be a text")
-        if label in labels[:number]:
-            raise InputError(f"labels has {label!r} twice")
-    return labels
-
-
-def _checked_words(verbalizer: Mapping[str, str | Iterable[str]] | None) -> dict[str, str | list[str]]:
-    """Return the word or the list of words of each label.
-
-    Raises:
-        InputError: something else is given.
-    """
-    if not isinstance(verbalizer, Mapping | None):
-        raise InputError(f"verbalizer is {verbalizer!r}; it must be a mapping from labels to words")
-    words: dict[str, str | list[str]] = {}
-    for label, given in (verbalizer or {}).items():
-        words[label] = given if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
-        try:
-            check_words(label, words[label])
-        except ValueError as error:
-            raise InputError(str(error)) from None
-    return words
-
-
-def _checked_calibration(texts: Iterable[str] | None) -> list[str] | None:
-    """Return the texts without content as a list; None if there are none.
-
-    Raises:
-        InputError: one text is given, whose letters would be taken for texts, or something else.
-    """
-    if texts is None:
-        return None
-    found = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else None
-    if found is None or not all(isinstance(text, str) for text in found):
-        raise InputError(f'calibration is {texts!r}; it must be a list of texts, such as ["N/A", "[MASK]", ""]')
-    return found
-
-
-def _sentences(pattern: str, labels: Sequence[str], verbalizer: Mapping[str, str | list[str]]) -> list[str]:
-    """Return the sentence with each label, or with its word.
-
-    Raises:
-        InputError: the pattern has no label, other fields or options, a label has several words, or two labels have
-            one.
-    """
-    try:
-        fields = [each for each in string.Formatter().parse(pattern) if each[1] is not None]
-    except ValueError as error:
-        raise InputError(f"pattern is {pattern!r}, which cannot be read: {error}") from None
-    if [name for _, name, _, _ in fields] != [LABEL]:
-        raise InputError(f"pattern is {pattern!r}; here it is the sentence of a label and has {{{LABEL}}} once")
-    if any(options or conversion is not None for _, _, options, conversion in fields):
-        raise InputError(f"pattern is {pattern!r}; {{{LABEL}}} takes no options, and no conversion such as !r")
-    for label in verbalizer:
-        if label not in labels:
-            raise InputError(f"verbalizer has {label!r}, which is no label{nearest(label, labels)}")
-    sentences: list[str] = []
-    for label in labels:
-        word = verbalizer.get(label, label)
-        if not isinstance(word, str):
-            raise InputError(f"verbalizer.{label} is {word!r}; several words per label need masked-words")
-        sentences.append(pattern.format(label=word))
-    for number, sentence in enumerate(sentences):
-        if sentence in sentences[:number]:
-            raise InputError(f"verbalizer gives two labels the same sentence, {sentence!r}")
-    return sentences
 
 
 def _prediction(text: str, labels: Sequence[str], scores: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.model import BertEncoder
 from bert_lightning.reports.submission import FILES
-from bert_lightning.runs import predictor
+from bert_lightning.runs import inference_device
 
 TEXTS = ["The old cat sees the young dog.", "", "The road.", "The river follows the quiet stone and the house."]
 
@@ -53,7 +53,7 @@ def test_input_that_cannot_be_predicted_is_named(classifier, items, message):
 def test_products_are_in_bfloat16_if_the_precision_says_so_or_auto_finds_hardware_for_it(
     classifier, monkeypatch, precision, fast, expected
 ):
-    monkeypatch.setattr(predictor, "has_fast_bfloat16", lambda accelerator: fast)
+    monkeypatch.setattr(inference_device, "has_fast_bfloat16", lambda accelerator: fast)
     types = []
     model = load(classifier, "cpu", precision=precision)
     block = model.task.model.backbone.layers[0]
