@@ -23,13 +23,14 @@ from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
 from bert_lightning.tasks.fine_tuning.texts import TextSplit
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.few_shot import with_seed_of_split
 from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationDataModule
 
 Item = Literal["word", "text"]
 PROBED_TASKS: dict[str, Item] = {"text-classification": "text", "token-classification": "word"}
 """The tasks that have one label per item -> the name of an item."""
 # The keys of an experiment that a probe reads.
-_READ = ("task", "data", "modules")
+_READ = ("task", "data", "modules", "seed_everything")
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _settings(
         known = " and ".join(name for name in TASKS if name in PROBED_TASKS)
         raise InputError(f"task is {read.task}; a probe needs one label per text or word, which {known} have")
     # The checkpoint's tokenizer reads the data.
-    return read.task, replace(read.data, tokenizer=None)
+    return read.task, replace(with_seed_of_split(read.data, read.seed_everything), tokenizer=None)
 
 
 def _drawn(items: LabelledItems, max_items: int, seed: int) -> LabelledItems:

@@ -330,6 +330,12 @@ def test_keys_change_the_data_of_a_run(classifier, capsys):
     assert capsys.readouterr().out.startswith("text-classification, 3 labels: 50 texts to fit, 30 texts to score.")
 
 
+def test_the_few_examples_of_a_run_are_those_of_its_seed(classifier, capsys):
+    keys = ["--data.examples_per_class", "5"]
+    assert main(["probe", "--checkpoint", str(classifier), *keys, "--seeds", "1"]) == 0
+    assert capsys.readouterr().out.startswith("text-classification, 3 labels: 15 texts to fit, 30 texts to score.")
+
+
 def test_the_script_computes_what_is_missing_and_prints_a_table(base, words, tmp_path, monkeypatch, capsys):
     import probing as script
 
@@ -384,7 +390,10 @@ def test_the_name_of_a_data_set_decides_the_task(base, tmp_path, capsys):
             "it must leave 2 labels of data.train, not only 'B-places'",
         ),
         (["--output", "x.pdf"], "--output is x.pdf; it must end in .html or .json"),
-        (["--trainer.max_steps", "3"], "probe reads the keys task, data, modules, and 'trainer' would do nothing"),
+        (
+            ["--trainer.max_steps", "3"],
+            "probe reads the keys task, data, modules, seed_everything, and 'trainer' would do nothing",
+        ),
         (["--data.trian", "x"], "unknown key 'data.trian'; did you mean 'data.train'?"),
         (["--data.max_seq_length", "4000"], "data.max_seq_length 4000 is more than the model's positions"),
         (["--task", "token-clasification"], "did you mean 'token-classification'?"),

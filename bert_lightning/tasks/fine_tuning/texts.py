@@ -81,7 +81,13 @@ class TextSplit(EncodedSplit[LabelledText]):
         return self.labels is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        seconds = [self.seconds[number] for number in numbers] if self.seconds is not None else None
+        return self._batch_with(numbers, self._seconds_of(numbers))
+
+    def _seconds_of(self, numbers: NDArray[np.int64]) -> list[list[int] | None] | None:
+        return [self.seconds[number] for number in numbers] if self.seconds is not None else None
+
+    def _batch_with(self, numbers: NDArray[np.int64], seconds: list[list[int] | None] | None) -> Batch:
+        """Return a batch of texts with the given second segments."""
         labels = {"labels": self.labels[numbers]} if self.labels is not None else {}
         firsts = [self.firsts[number] for number in numbers]
         return text_batch(self.tokenizer, firsts, seconds, self.settings.max_seq_length, numbers=numbers, **labels)

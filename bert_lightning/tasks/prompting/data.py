@@ -116,18 +116,16 @@ class EncodedClozes(EncodedTexts):
 
     def _batch(self, numbers: NDArray[np.int64], keys: Sequence[int]) -> Batch:
         """Return sequences with the demonstrations that the keys draw, if there are any."""
-        plain, shown = self.seconds, self.demonstrations
+        seconds, shown = self._seconds_of(numbers), self.demonstrations
         if shown is not None and len(numbers):
             own = [int(number) if self.are_shown else None for number in numbers]
-            seconds: list[list[int] | None] = [None] * len(self.firsts)
-            for number, drawn in zip(numbers.tolist(), shown.drawn(keys, own).tolist(), strict=True):
-                second = plain[number] if plain is not None else None
-                seconds[number] = shown.appended(second, drawn, self.tokenizer.sep_id)
-            self.seconds = seconds
-        try:
-            batch = super().batch(numbers)
-        finally:
-            self.seconds = plain
+            before = seconds if seconds is not None else [None] * len(numbers)
+            drawn = shown.drawn(keys, own).tolist()
+            seconds = [
+                shown.appended(each, of_text, self.tokenizer.sep_id)
+                for each, of_text in zip(before, drawn, strict=True)
+            ]
+        batch = self._batch_with(numbers, seconds)
         starts = np.arange(len(numbers))[:, None] * batch["input_ids"].shape[1]
         batch["masked_positions"] = torch.from_numpy((self.masks[numbers] + starts).flatten())
         return batch
