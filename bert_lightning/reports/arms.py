@@ -14,6 +14,8 @@ from bert_lightning.studies.record import StudyRecord
 
 # The task whose data are token stores. Stores differ between vocabularies, so they do not divide a table.
 PRETRAINING = "pretraining"
+STAGE = "stage"
+"""The axis of a table whose rows are stages."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,10 @@ def _parts(arm: Arm) -> set[str]:
 
 
 def _of_study(study: FoundStudy, shown: str) -> list[Layout]:
-    layouts = []
+    joined = study.record.compare.stages
+    layouts = _of_compared_stages(study, shown) if joined else []
     for stage in study.record.stages:
-        for of_search in (False, True):
+        for of_search in (False, True) if stage not in joined else (True,):
             entries = [run for run in study.runs if _belongs(run, stage, of_search)]
             if not entries:
                 continue
@@ -139,6 +142,24 @@ def _of_study(study: FoundStudy, shown: str) -> list[Layout]:
                         study.record,
                     )
                 )
+    return layouts
+
+
+def _of_compared_stages(study: FoundStudy, shown: str) -> list[Layout]:
+    """Arrange the runs of stages that are compared with each other: a table per arm of the study, a row per stage."""
+    tables: dict[str, dict[str, Arm]] = {}
+    for stage in study.record.compare.stages:
+        for found in study.runs:
+            if _belongs(found, stage, of_search=False):
+                assert found.recorded is not None
+                rows = tables.setdefault(found.recorded.arm, {})
+                _add(rows.setdefault(stage, Arm(stage, {STAGE: stage}, [])), found)
+    layouts = []
+    for name, rows in tables.items():
+        title = f"{shown}: {name}" if len(tables) > 1 else shown
+        first = next((run for arm in rows.values() if (run := _first_run(arm)) is not None), None)
+        task = first.task if first is not None else ""
+        layouts.append(Layout(title, task, [*rows.values()], None, study.directory, study.record))
     return layouts
 
 

@@ -7,7 +7,7 @@ vocabularies explains different data. All other differences are confounds: the s
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from bert_lightning.reports.arms import Arm, Layout
+from bert_lightning.reports.arms import STAGE, Arm, Layout
 from bert_lightning.reports.results import Confound, MetricCell
 from bert_lightning.runs.resuming import MAY_CHANGE
 from bert_lightning.studies.comparison import Run, without_seed
@@ -18,17 +18,23 @@ _CHANGES_DATA = tuple(
     for key in (
         "dataset", "folder", "train", "validation", "test", "tokenizer", "cased", "problem", "max_train_samples",
         "max_evaluation_samples", "text_column", "text_pair_column", "label_column", "column_names",
+        "examples_per_class", "validation_per_class", "examples_seed",
     )
 )  # fmt: skip
 _CHANGES_HARDWARE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "tensor_parallel_size")
 )
-# Replay adds training examples.
-_CONTINUAL = "continual."
-_CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.", _CONTINUAL)
-_CHANGES_MODEL = ("model.", "distillation.", "tuning.", _CONTINUAL, "sequence.")
-# Keys whose values are paths, which may differ between seeds because an earlier stage sets them.
-_UPSTREAM = ("model.pretrained", "distillation.teacher", "data.tokenizer", "sequence.previous")
+# Replay and pseudo-labels add training examples.
+_ADDS_EXAMPLES = ("continual.", "pseudo_labels.")
+_CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.", *_ADDS_EXAMPLES)
+_CHANGES_MODEL = ("model.", "distillation.", "tuning.", *_ADDS_EXAMPLES, "sequence.")
+# Keys whose values are paths, or their beginnings. The paths may differ between seeds because an earlier stage sets
+# them.
+_UPSTREAM = (
+    *("model.pretrained", "distillation.teacher", "pseudo_labels.teachers.", "data.tokenizer", "sequence.previous"),
+)
+# Fingerprints of models in the manifest, or their beginnings.
+_MODELS = tuple(f"data: {name}" for name in ("model", "teacher", "labeller", "previous", "information"))
 _SHOWN_ELSEWHERE = ("trainer.precision", "task")
 _HARDWARE = ("processor", "gpus", "threads")
 _LONGEST_DIGEST = 12
@@ -120,16 +126,19 @@ def _text(value: object) -> str:
 
 def _explanation(what: str, axes: Sequence[str], arms: Sequence[Arm], layout: Layout) -> str | None:
     """Return the axis or the stage that explains a difference; None for a confound."""
+    if STAGE in axes and what.startswith((_SETTING, "data: train", *_MODELS, "steps done")):
+        # Stages have experiment files of their own, but they are scored on the same data.
+        return STAGE
     if what.startswith(_SETTING):
         key = what.removeprefix(_SETTING)
         section = key.rpartition(".")[0]
         # A choice such as `optimizer.name` changes the other keys of its section.
         related = next((axis for axis in axes if axis == key or _is_choice_of(axis, section)), None)
-        return related or (_stage_before(arms, layout) if key in _UPSTREAM else None)
-    if what in ("data: model", "data: teacher", "data: previous", "data: information"):
+        return related or (_stage_before(arms, layout) if key.startswith(_UPSTREAM) else None)
+    if what.startswith(_MODELS):
         return _axis(axes, _CHANGES_MODEL) or _stage_before(arms, layout)
     if what.startswith("data: "):
-        return _axis(axes, _CHANGES_DATA) or (_axis(axes, (_CONTINUAL,)) if what == "data: train" else None)
+        return _axis(axes, _CHANGES_DATA) or (_axis(axes, _ADDS_EXAMPLES) if what == "data: train" else None)
     if what == "precision":
         return _axis(axes, ("trainer.precision",)) or _axis(axes, _CHANGES_HARDWARE)
     if what in _HARDWARE:
@@ -157,8 +166,8 @@ def _stage_before(arms: Sequence[Arm], layout: Layout) -> str | None:
     for arm in arms:
         for run in arm.runs:
             settings = without_seed(run.config)
-            for key in _UPSTREAM:
-                parts = PurePosixPath(str(settings.get(key) or "")).parts
+            for key in filter(lambda key: key.startswith(_UPSTREAM), settings):
+                parts = PurePosixPath(str(settings[key] or "")).parts
                 for inside, stage in stages.items():
                     if parts[-len(inside) :] == inside:
                         return f"the stage {stage}"

@@ -244,9 +244,15 @@ def _check_names(study: Study, arms: Mapping[str, Sequence[Arm]]) -> None:
         InputError: one does not.
     """
     known = list(dict.fromkeys(arm.name for of_stage in arms.values() for arm in of_stage))
-    baseline = study.compare.baseline
-    if baseline is not None and baseline not in known:
-        study.fail(f"the baseline {baseline!r} is not an arm{nearest(baseline, known)}", "compare", "baseline")
+    baseline, stages = study.compare.baseline, study.compare.stages
+    if baseline is not None and baseline not in (stages or known):
+        kind = "a stage that is compared" if stages else "an arm"
+        near = nearest(baseline, stages or known)
+        study.fail(f"the baseline {baseline!r} is not {kind}{near}", "compare", "baseline")
+    for stage in stages:
+        if [arm.name for arm in arms[stage]] != [arm.name for arm in arms[stages[0]]]:
+            message = f"the stages {stages[0]} and {stage} have different arms, so they cannot be compared"
+            study.fail(message, "compare", "stages")
     for name in study.published:
         if name not in known:
             study.fail(f"published names {name!r}, which is not an arm{nearest(name, known)}", "published", name)

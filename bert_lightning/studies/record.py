@@ -34,11 +34,14 @@ class Compare:
         baseline: the arm that the others are compared with; None for the first arm of each stage.
         equivalence: the margin within which arms count as equal, in units of the metric; None if the study does not
             ask about equivalence.
+        stages: stages that are compared with each other, as arms. There is a table for each arm of the study, and the
+            baseline is a stage.
     """
 
     metric: tuple[str, ...] = ()
     baseline: str | None = None
     equivalence: float | None = None
+    stages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,13 @@ class StudyRecord:
             version=values["version"],
             stages=tuple(values["stages"]),
             runs=tuple(runs),
-            compare=Compare(**{**_known(Compare, compare), "metric": tuple(compare["metric"])}),
+            compare=Compare(
+                **{
+                    **_known(Compare, compare),
+                    "metric": tuple(compare["metric"]),
+                    "stages": tuple(compare.get("stages", ())),
+                }
+            ),
             published={
                 arm: [Published(**_known(Published, figure)) for figure in figures]
                 for arm, figures in values["published"].items()

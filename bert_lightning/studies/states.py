@@ -31,8 +31,8 @@ _WITHOUT_EFFECT = {
 }
 # Key that names an upstream run -> name of the fingerprint of its weights in the manifest of the run.
 _FINGERPRINTS = {"model.pretrained": "model", "distillation.teacher": "teacher", "sequence.previous": "previous"}
-
-_TEACHERS = "distillation.teachers."
+# The same for keys that name several runs, without the name of each.
+_SEVERAL = {"distillation.teachers": "teacher", "pseudo_labels.teachers": "labeller"}
 
 
 def _fingerprint_of(key: str) -> str:
@@ -41,7 +41,8 @@ def _fingerprint_of(key: str) -> str:
     >>> _fingerprint_of("distillation.teachers.first"), _fingerprint_of("model.pretrained")
     ('teacher first', 'model')
     """
-    return f"teacher {key.removeprefix(_TEACHERS)}" if key.startswith(_TEACHERS) else _FINGERPRINTS.get(key, "")
+    section, _, name = key.rpartition(".")
+    return f"{_SEVERAL[section]} {name}" if section in _SEVERAL else _FINGERPRINTS.get(key, "")
 
 
 class Directories:

@@ -28,7 +28,7 @@ _STAGE_KEYS = ("base", "from", "overrides", "axes", "arms")
 # What each run of a sequence sets: its task, and the run of the task before.
 TASK, PREVIOUS = "sequence.task", "sequence.previous"
 _TASK_KEYS = ("task", "base", "overrides")
-_COMPARE_KEYS = ("metric", "baseline", "equivalence")
+_COMPARE_KEYS = ("metric", "baseline", "equivalence", "stages")
 
 Place = tuple[str | int, ...]
 """The keys and list indices that lead to a value of the study file."""
@@ -290,7 +290,8 @@ class _Reader:
     def _compare(self, section: object) -> Compare:
         values = self._mapping(section, ("compare",))
         self._check_keys(values, _COMPARE_KEYS, ("compare",))
-        metric, baseline, equivalence = (values.get(key) for key in _COMPARE_KEYS)
+        metric, baseline, equivalence = (values.get(key) for key in ("metric", "baseline", "equivalence"))
+        stages = self._compared_stages(values.get("stages"))
         names = [] if metric is None else metric if isinstance(metric, list) else [metric]
         if not all(isinstance(name, str) for name in names):
             self._fail(
@@ -299,14 +300,30 @@ class _Reader:
         if baseline is not None and not isinstance(baseline, str):
             self._fail(f"baseline is the name of an arm, not {baseline!r}", "compare", "baseline")
         if equivalence is None:
-            return Compare(tuple(names), baseline)
+            return Compare(tuple(names), baseline, None, stages)
         if (
             isinstance(equivalence, bool)
             or not isinstance(equivalence, int | float)
             or not 0 < equivalence < math.inf
         ):
             self._fail(f"equivalence is {equivalence!r}; it must be more than 0", "compare", "equivalence")
-        return Compare(tuple(names), baseline, float(equivalence))
+        return Compare(tuple(names), baseline, float(equivalence), stages)
+
+    def _compared_stages(self, names: object) -> tuple[str, ...]:
+        """Return the stages that are compared as arms."""
+        if names is None:
+            return ()
+        place = ("compare", "stages")
+        if not isinstance(names, list) or len(names) < 2:
+            self._fail(f"stages is a list of at least two stages to compare, not {names!r}", *place)
+        sections = self._values.get("stages")
+        known = [*sections] if isinstance(sections, dict) else []
+        for name in names:
+            if name not in known:
+                self._fail(f"stages names the unknown stage {name!r}{nearest(str(name), known)}", *place)
+        if (twice := _repeated(names)) is not None:
+            self._fail(f"stages names {twice} twice", *place)
+        return tuple(names)
 
     def _published(self, arm: str, figures: object) -> list[Published]:
         if not isinstance(figures, list):

@@ -8,7 +8,7 @@ from bert_lightning.cli import main
 from bert_lightning.reports.confounds import confound_text
 from bert_lightning.reports.tabulation import tabulate
 from bert_lightning.studies.found_runs import find_runs
-from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.record import Compare, RecordedRun, StudyRecord
 from tests.support.run_directories import HARDWARE, VERSIONS, write_run
 
 GIT = {"commit": "0123456789abcdef", "modified": False}
@@ -147,3 +147,66 @@ def test_strict_writes_the_report_and_exits_with_status_1_for_confounds_alone(tm
     assert "**Confounds.**" in (tmp_path / "r.md").read_text()
     pair(tmp_path / "equal")
     assert main(["report", str(tmp_path / "equal"), "--output", str(tmp_path / "r.md"), "--strict"]) == 0
+
+
+def test_models_that_several_keys_name_are_a_consequence_of_their_stages(tmp_path):
+    runs = []
+    for arm in ("few", "many"):
+        place = f"runs/cloze/{arm}"
+        write_run(tmp_path / place, 1)
+        runs.append(RecordedRun("cloze", arm, {"data.examples_per_class": arm}, 1, place, "finished", 0))
+        own = {
+            "data": {"validation": "dev.tsv", "examples_per_class": arm},
+            "distillation": {"teachers": {"first": str(tmp_path / place)}},
+            "pseudo_labels": {"teachers": {"second": str(tmp_path / place)}},
+        }
+        data = {"train": arm, "teacher first": arm, "labeller second": arm}
+        write_run(tmp_path / f"runs/pet/{arm}", 1, config=own, data=data)
+        runs.append(
+            RecordedRun("pet", arm, {"data.examples_per_class": arm}, 1, f"runs/pet/{arm}", "finished", 0)
+        )
+    StudyRecord("patterns", "", "", "0.1.0", ("cloze", "pet"), tuple(runs)).write(tmp_path)
+    _, pet = tabulate(find_runs([tmp_path])).tables
+    assert {each.what: each.explained_by for each in pet.confounds} == {
+        "data: train": "data.examples_per_class",
+        "data: teacher first": "the stage cloze",
+        "data: labeller second": "the stage cloze",
+    }
+
+
+def ways(folder, **options):
+    """Write a study of two stages, two arms and two seeds, which compares the stages; options are those of a stage."""
+    runs = []
+    for stage in ("old", "new", "other"):
+        for arm in ("a", "b"):
+            for seed in (1, 2):
+                place, values = f"runs/{stage}/{arm}-{seed}", {"data.examples_per_class": arm}
+                config = {"data": {"validation": "dev.tsv", "examples_per_class": arm, "pattern": stage}}
+                score = {"val/accuracy": 0.5 + 0.1 * (stage == "new") + 0.01 * seed * (arm == "b")}
+                own = {"config": config, "data": {"train": stage, "validation": "0"}, **options.get(stage, {})}
+                write_run(folder / place, seed, score, task=f"task-{stage}", **own)
+                runs.append(RecordedRun(stage, arm, values, seed, place, "finished", 0))
+    runs.append(RecordedRun("new", "b", {"data.examples_per_class": "b"}, 3, "runs/new/b-3", "waiting"))
+    compare = Compare(stages=("old", "new"), **options.get("compare", {}))
+    StudyRecord("ways", "", "", "0.1.0", ("old", "new", "other"), tuple(runs), compare).write(folder)
+    return tabulate(find_runs([folder])).tables
+
+
+def test_stages_that_a_study_compares_are_the_rows_of_a_table_for_each_arm(tmp_path):
+    first, second, rest = ways(tmp_path)
+    assert [table.title for table in (first, second, rest)] == ["ways: a", "ways: b", "ways: other"]
+    assert [arm.label for arm in first.arms] == ["old", "new"]
+    assert [arm.label for arm in rest.arms] == ["a", "b"]
+    cell = second.arms[1].cells["val/accuracy"]
+    assert (second.baseline, cell.n, round(cell.difference, 9)) == ("old", 2, 0.1)
+    assert [each.seed for each in second.missing] == [3]
+    # What the stages do in another way is their purpose.
+    assert {each.what: each.explained_by for each in first.confounds} == {"data: train": "stage"}
+
+
+def test_compared_stages_must_be_scored_on_the_same_data_and_may_name_their_baseline(tmp_path):
+    other = {"data": {"train": "0", "validation": "1"}, "versions": {**VERSIONS, "torch": "2.12.0"}}
+    first, *_ = ways(tmp_path, new=other, compare={"baseline": "new"})
+    assert first.baseline == "new"
+    unexplained = {each.what for each in first.confounds if each.explained_by is None}
+    assert unexplained == {"data: validation", "version of torch"}

@@ -106,6 +106,20 @@ def test_arms_of_equal_settings_are_refused():
             {"compare": {"baseline": "objective=next-sentense"}},
             "is not an arm; did you mean 'objective=next-sentence'?",
         ),
+        (
+            {"compare": {"stages": ["pretraining", "topics"], "baseline": "topic"}},
+            "the baseline 'topic' is not a stage that is compared; did you mean 'topics'?",
+        ),
+        (
+            {
+                "stages": {
+                    "pretraining": {},
+                    "topics": {"base": "topics.yaml", "axes": [{"optimizer.learning_rate": [1e-3, 1e-4]}]},
+                },
+                "compare": {"stages": ["pretraining", "topics"]},
+            },
+            "the stages pretraining and topics have different arms, so they cannot be compared",
+        ),
         ({"published": {"nothing": []}}, "published names 'nothing', which is not an arm"),
         ({"axes": [{"a.b": [*range(500)]}, {"a.c": [*range(500)]}]}, "the study has 1,000,000 runs, and at most"),
     ],

@@ -117,6 +117,9 @@ def test_an_upstream_may_get_into_another_key():
             13,
             "from and overrides both set",
         ),
+        ("equivalence: 0.005", "stages: [rte]", 15, "stages is a list of at least two stages"),
+        ("equivalence: 0.005", "stages: [rte, rte]", 15, "stages names 'rte' twice"),
+        ("equivalence: 0.005", "stages: [rte, rt]", 15, "stages names the unknown stage 'rt'; did you mean 'rte'?"),
         ("equivalence: 0.005", "equivalence: 0", 15, "equivalence is 0; it must be more than 0"),
         (
             "value: 0.7",
