@@ -88,6 +88,17 @@ def _values(settings: object, names: Iterable[str]) -> Iterable[tuple[str, float
     return ((name, value) for name in names if (value := getattr(settings, name)) is not None)
 
 
+def refuse_nameless_runs(settings: object, name: str) -> None:
+    """Refuse a mapping of names to runs in which a run is not named.
+
+    Raises:
+        ValueError: a value is no text, or an empty one.
+    """
+    for key, path in getattr(settings, name).items():
+        if not isinstance(path, str) or not path.strip():
+            raise ValueError(f"{name}.{key} is {path!r}; it must name a run")
+
+
 def refuse_empty_paths(settings: object, *names: str) -> None:
     """Refuse empty and blank paths, because an empty path would mean the current folder.
 

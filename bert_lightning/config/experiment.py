@@ -60,6 +60,7 @@ from bert_lightning.methods.adversarial import ADVERSARIES, Adversary, NoAdversa
 from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod, NoContinual, SequenceSettings
 from bert_lightning.methods.distillation import TERMS, DistillationSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
+from bert_lightning.methods.pseudo_labels import PseudoLabelSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
@@ -96,6 +97,7 @@ _SECTIONS: dict[str, type] = {
     "adversarial": NoAdversary,
     "distillation": DistillationSettings,
     **{f"distillation.{name}": settings for name, settings in TERMS.items()},
+    "pseudo_labels": PseudoLabelSettings,
     "continual": NoContinual,
     "sequence": SequenceSettings,
     "checkpoint": CheckpointSettings,
@@ -133,6 +135,7 @@ class Experiment:
         adversarial: training on perturbed embeddings, or for predictions that do not depend on noise.
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher and on the labels.
+        pseudo_labels: training on texts that other models have labelled, too.
         continual: what keeps earlier tasks while the model learns this one.
         sequence: the place of the run in a sequence of tasks.
     """
@@ -154,6 +157,7 @@ class Experiment:
     step_method: StepMethodSettings = field(default_factory=Plain)
     adversarial: Adversary = field(default_factory=NoAdversary)
     distillation: DistillationSettings | None = None
+    pseudo_labels: PseudoLabelSettings | None = None
     continual: ContinualMethod = field(default_factory=NoContinual)
     sequence: SequenceSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

@@ -25,6 +25,7 @@ from bert_lightning.model.pretrained import PretrainedModel, config_of, without_
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.continual import SequenceData, add_penalty, memory_of, read_previous, replay
+from bert_lightning.runs.pseudo_labelling import NOTHING_LABELLED, label_texts
 from bert_lightning.runs.starting_point import (
     adapted_to,
     model_config,
@@ -55,7 +56,7 @@ class Setup(NamedTuple):
     teacher: Provenance | None = None
     """The origin of the teacher that the task learns from, if there is one."""
     fingerprints: Mapping[str, str] = MappingProxyType({})
-    """Entries of the manifest that identify the run of the task before: name -> SHA-256"""
+    """Entries of the manifest that identify other models that the run needs: name -> SHA-256"""
     sequence: SequenceData | None = None
     """The data of all tasks, if the run belongs to a sequence"""
 
@@ -97,9 +98,10 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     data = spec.data(settings, tokenizer, split=split, length=length, **labels)
     if sequence is not None and split is None:
         replay(experiment, data, sequence)
+    labelled = label_texts(experiment, data) if split is None else NOTHING_LABELLED
     _seed(experiment)
     model = _new_model(spec, experiment, config, data)
-    notes: list[str] = []
+    notes: list[str] = [*labelled.notes]
     if start is not None and split is None and not spec.keeps_every_head and not _has_head_of(start, spec, model):
         notes += _other_labels(start, model)
         start = without_head(start)
@@ -129,7 +131,8 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     task.step_method = compose(task, experiment.step_method, experiment.adversarial, losses)
     _check_loss_weights(experiment, task)
     notes += [*distillation.notes, *cost_of(experiment.adversarial)]
-    fingerprints = {**distillation.fingerprints, **(previous.fingerprints if previous is not None else {})}
+    of_previous = previous.fingerprints if previous is not None else {}
+    fingerprints = {**distillation.fingerprints, **labelled.fingerprints, **of_previous}
     return Setup(data, task, notes, distillation.teacher, fingerprints, sequence)
 
 

@@ -219,7 +219,7 @@ def replay(experiment: Experiment, data: Any, sequence: SequenceData) -> None:
         for number in of_task
     ]
     if examples:
-        data.replay(examples)
+        data.add_to_training(examples)
 
 
 def add_penalty(

@@ -33,6 +33,7 @@ MAY_CHANGE = {
 }
 # Keys that name a model. Its weights count, and not where it is.
 _MODELS = ("model.pretrained", "distillation.teacher", "sequence.previous")
+_SEVERAL_MODELS = ("distillation.teachers.", "pseudo_labels.teachers.")
 # Entries of a checkpoint that must equal those of the training -> their names in messages.
 _MUST_EQUAL = {"task": "task", "vocabulary": "vocabulary", "lowercase": "casing"}
 # Keys of an optimiser's group that hold the state of training, or only decide how a step is computed.
@@ -74,15 +75,15 @@ def may_change(key: str, old: object, new: object) -> bool:
 
     `data.source_scheme` may change from `auto` to `none`: earlier versions took tags such as B and I for plain labels
     under `auto`. If the tags marked spans, the labels of the checkpoint differ, which is refused later.
-    `model.pretrained`, `distillation.teacher` and `sequence.previous` may change because a model can move. Other
-    weights are refused later, by their SHA-256.
+    Keys that name models, such as `model.pretrained` and `distillation.teacher`, may change because a model can move.
+    Other weights are refused later, by their SHA-256.
 
     >>> may_change("trainer.devices", 1, 2), may_change("data.batch_size", 32, 64)
     (True, False)
     """
     if key == "data.source_scheme":
         return (old, new) == ("auto", "none")
-    if key in _MODELS or key.startswith("distillation.teachers."):
+    if key in _MODELS or key.startswith(_SEVERAL_MODELS):
         return old is not None and new is not None
     return key in MAY_CHANGE or key == "published" or key.startswith("wandb.")
 

@@ -22,10 +22,10 @@ from bert_lightning.methods.distillation.term import Term
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
 from bert_lightning.model.tuning import tune_as
+from bert_lightning.runs.ensemble_teachers import read_teachers
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
-from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.wording import count
@@ -102,33 +102,17 @@ def _ensemble(
             f"distillation.teachers need a student with single labels of texts, and this is {student.name}: name one "
             "distillation.teacher"
         )
-    tasks: list[TextClassificationTask] = []
-    digests: dict[str, str] = {}
-    for name, path in settings.teachers.items():
-        key = f"distillation.teachers.{name}"
-        try:
-            checkpoint = read_checkpoint(path)
-        except CheckpointError as error:
-            raise InputError(f"{key}: {error}") from None
-        register_parts_of(checkpoint, experiment.modules)
-        # The student's random numbers must not depend on the teachers.
-        with torch.random.fork_rng(devices=[]):
-            task = task_of(checkpoint)
-        if not isinstance(task, TextClassificationTask) or task.kind != "single-label":
-            raise InputError(f"{key} {path} cannot teach this student: it was trained for {task.name}")
-        if {*task.labels} != {*student.labels}:
-            raise InputError(
-                f"{key} {path} cannot teach this student: its labels are {_shown(task.labels)}, not "
-                f"{_shown(student.labels)}"
-            )
-        if task.settings.is_pair != student.settings.is_pair:
-            raise InputError(f"{key} {path} cannot teach this student: one reads single texts, the other pairs")
-        tasks.append(task.eval().requires_grad_(False))
-        digests[f"teacher {name}"] = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
+    tasks, digests = read_teachers(
+        "distillation.teachers",
+        settings.teachers,
+        student.labels,
+        is_pair=student.settings.is_pair,
+        modules=experiment.modules,
+    )
     assert isinstance(data, FineTuningDataModule)
     mean = EnsembleLogits(tasks, student.labels, data.splits["train"])
     losses = DistilledLosses(student, tasks[0], settings, None, mean)
-    return Distillation(losses, None, [], digests)
+    return Distillation(losses, None, [], {f"teacher {name}": digest for name, digest in digests.items()})
 
 
 def _check_student(settings: DistillationSettings, student: Task) -> None:

@@ -1,6 +1,8 @@
-"""Several teachers that read examples in forms of their own, as in PET."""
+"""Several teachers that read examples in forms of their own, as in PET and iPET."""
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ from bert_lightning.cli import main
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.errors import InputError
 from bert_lightning.methods.distillation.ensemble import EnsembleLogits
+from bert_lightning.methods.pseudo_labels import drawn_texts
 from bert_lightning.runs.building import build
 from bert_lightning.runs.predictor import load
 from tests.support.methods import NO_DROPOUT, first_batch, maker
+from tests.support.runs import weights
 from tests.support.task_data import tiny_classification
+from tests.test_strategies import bitwise, difference
 
 PATTERNS = {"one": "{text} The {mask}.", "two": "{mask}: {text}"}
 WORDS = {"animals": "cat", "nature": ["river", "tree"], "places": "house"}
@@ -41,7 +46,7 @@ def teachers(values, tmp_path_factory):
             else {"pattern": PATTERNS[name], "verbalizer": WORDS}
         )
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(own))
-        options = ["--run-directory", str(folder / name), "--optimizer.learning_rate=1e-2"]
+        options = ["--run-directory", str(folder / name), "--optimizer.learning_rate=1e-2", "--trainer.max_steps=60"]
         assert main(["fit", "--config", str(folder / f"{name}.yaml"), *options]) == 0
         runs[name] = folder / name
     return runs
@@ -142,3 +147,198 @@ def test_a_student_of_several_teachers_resumes_bit_for_bit_however_the_batch_is_
 def test_teachers_that_cannot_teach_are_refused_with_their_key(values, teachers, options, message):
     with pytest.raises(InputError, match=message):
         build(maker(values)(*(each.replace("{one}", str(teachers["one"])) for each in options)), None)
+
+
+# -- pseudo-labels ---------------------------------------------------------------------------------------------------
+
+
+def labelled_by(teachers, *names, per_class=5):
+    return [
+        f"--pseudo_labels.per_class={per_class}",
+        *(f"--pseudo_labels.teachers.{name}={teachers[name]}" for name in names),
+    ]
+
+
+def added(values, *options):
+    """Return the examples that pseudo-labels add to a training, and its own."""
+    examples = list(build(maker(values)(*options), None).data.splits["train"].examples)
+    own = 3 * values["data"]["examples_per_class"]
+    return examples[own:], examples[:own]
+
+
+def test_the_chance_of_a_text_is_that_of_draws_without_replacement_in_proportion_to_its_probability():
+    own = np.array([0.9, 0.7, 0.55, 0.6])
+    probabilities = np.column_stack([np.r_[own, 0.1], 1 - np.r_[own, 0.1]])
+    # Brute force over the orders in which two of four are drawn.
+    expected = dict.fromkeys(itertools.combinations(range(4), 2), 0.0)
+    for first, second in itertools.permutations(range(4), 2):
+        rest = own.sum() - own[first]
+        expected[tuple(sorted((first, second)))] += own[first] / own.sum() * own[second] / rest
+    number, found = 4000, dict.fromkeys(expected, 0)
+    for seed in range(number):
+        drawn = drawn_texts(probabilities, 2, seed)
+        found[tuple(text for text, label in drawn if label == 0)] += 1
+        # The only text with the other label is repeated.
+        assert [each for each in drawn if each[1] == 1] == [(4, 1), (4, 1)]
+    for pair, chance in expected.items():
+        assert abs(found[pair] / number - chance) < 4.5 * (chance * (1 - chance) / number) ** 0.5
+
+
+def test_with_a_number_of_likeliest_texts_a_label_needs_to_be_the_likeliest_of_none():
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    with pytest.raises(ValueError, match="1"):
+        drawn_texts(probabilities, 2, seed=0)
+    drawn = [drawn_texts(probabilities, 2, seed, num_likeliest=3) for seed in range(100)]
+    assert {text for each in drawn for text, label in each if label == 1} == {1, 2, 3}
+    assert {text for each in drawn for text, label in each if label == 0} == {0, 1, 2}
+
+
+def test_a_run_trains_on_its_own_examples_and_on_texts_with_the_likeliest_label_of_its_teachers(values, teachers):
+    new, own = added(values, *labelled_by(teachers, "one", "three"))
+    alone = list(build(maker(values)(), None).data.splits["train"].examples)
+    assert own == alone
+    labels = ["animals", "nature", "places"]
+    assert sorted(each.label for each in new) == sorted(labels * 5)
+    assert not {each.location for each in new} & {each.location for each in own}
+    # Softmax and mean of logits as a user would compute them from predictions.
+    mean = torch.stack([predicted(teachers[name], new, labels) for name in ("one", "three")])
+    sure = mean.mean(0).topk(2).values.diff().abs()[:, 0] > 1e-3
+    for each, guess, is_sure in zip(new, mean.mean(0).argmax(1).tolist(), sure.tolist(), strict=True):
+        assert not is_sure or each.label == labels[guess]
+
+
+def test_labels_of_the_file_have_no_part_in_pseudo_labels_and_another_seed_draws_other_texts(
+    values, teachers, tmp_path
+):
+    rows = [line.split("\t") for line in Path(values["data"]["train"]).read_text().splitlines()]
+    text = rows[0].index("sentence")
+    (tmp_path / "texts.tsv").write_text("".join(row[text] + "\n" for row in rows))
+    (tmp_path / "wrong.tsv").write_text("sentence\ttopic\n" + "".join(f"{row[text]}\tnature\n" for row in rows[1:]))
+    options = labelled_by(teachers, "one")
+    found = [
+        [
+            each._replace(location="")
+            for each in added(values, *options, f"--pseudo_labels.unlabelled={tmp_path / name}")[0]
+        ]
+        for name in ("texts.tsv", "wrong.tsv")
+    ]
+    assert found[0] == found[1]
+    assert added(values, *options)[0] == added(values, *options)[0]
+    seed = ["--seed_everything=2", "--data.examples_seed=1"]
+    assert added(values, *options, *seed)[1] == added(values, *options)[1]
+    assert added(values, *options, *seed)[0] != added(values, *options)[0]
+    few = added(values, *options, "--pseudo_labels.max_samples=30", "--pseudo_labels.per_class=99")[0]
+    assert len({each.location for each in few}) == 30
+
+
+def test_a_run_with_pseudo_labels_resumes_bit_for_bit_and_refuses_other_models(values, teachers, tmp_path, capsys):
+    own = {**values, "checkpoint": {"every_n_steps": 1, "keep_last": 9}}
+    own["trainer"] = {**values["trainer"], "max_steps": 4}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(own))
+    command = ["fit", "--config", str(tmp_path / "e.yaml"), "--pseudo_labels.num_likeliest=40"]
+
+    def weights(name, *options):
+        assert main([*command, *labelled_by(teachers, "one"), *options, "--run-directory", str(tmp_path / name)]) == 0
+        return load_native((tmp_path / name / "checkpoints/last.ckpt").resolve())["state_dict"][
+            "model.encoder.pooler.weight"
+        ]
+
+    whole = tmp_path / "whole"
+    expected = weights("whole")
+    assert "pseudo_labels: 15 of" in capsys.readouterr().out
+    assert torch.equal(expected, weights("resumed", "--resume", str(whole / "checkpoints/step-000000002.ckpt")))
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert "labeller one" in manifest["data"]
+    (whole / "manifest.json").write_text(json.dumps({**manifest, "ended": "interrupted"}))
+    other = [f"--pseudo_labels.teachers.one={teachers['two']}", "--run-directory", str(whole)]
+    assert main([*command, *labelled_by(teachers, "one"), *other]) == 2
+    assert "changed since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pseudo_labels.per_class=5"], r"pseudo_labels\.teachers"),
+        (["--pseudo_labels.teachers.one={one}"], r"pseudo_labels\.per_class"),
+        (["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=0"], r"pseudo_labels\.per_class is 0"),
+        (
+            ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=5", "--pseudo_labels.num_likeliest=4"],
+            r"pseudo_labels\.num_likeliest is 4.*at least 5",
+        ),
+        (["--pseudo_labels.teachers={}", "--pseudo_labels.per_class=5"], "pseudo_labels.teachers is empty"),
+        (
+            ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_clas=5"],
+            "did you mean 'pseudo_labels.per_class'",
+        ),
+        (
+            ["--pseudo_labels.teachers.x=nowhere", "--pseudo_labels.per_class=5"],
+            r"^pseudo_labels\.teachers\.x: .*nowhere",
+        ),
+        (
+            ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=5", "--data.examples_per_class=null"],
+            "pseudo_labels.unlabelled is not set",
+        ),
+        (
+            [
+                "--pseudo_labels.teachers.one={one}",
+                "--pseudo_labels.per_class=5",
+                "--pseudo_labels.unlabelled=no.tsv",
+            ],
+            "no.tsv",
+        ),
+        (
+            ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=5", "--pseudo_labels.max_samples=1"],
+            r"pseudo_labels\.teachers say '\w+' about none of 1 texts",
+        ),
+        (
+            [
+                "--pseudo_labels.teachers.one={one}",
+                "--pseudo_labels.per_class=5",
+                "--data.labels=[animals, nature, places, other]",
+            ],
+            r"pseudo_labels\.teachers\.one .* cannot teach this student: its labels are animals, nature, places, not",
+        ),
+    ],
+)
+def test_pseudo_labels_that_cannot_be_made_are_one_message_with_their_key(values, teachers, options, message):
+    with pytest.raises(InputError, match=message):
+        build(maker(values)(*(each.replace("{one}", str(teachers["one"])) for each in options)), None)
+
+
+# -- on two processes ------------------------------------------------------------------------------------------------
+
+CLOZE = {"task": "cloze", "data": {"pattern": PATTERNS["one"], "verbalizer": WORDS, "demonstrations": True}}
+LEARNING = {
+    "teachers": ({}, ["--distillation.alpha=1", "--distillation.teachers.one={one}"]),
+    "pseudo-labels": ({}, ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=5"]),
+    "demonstrations": (CLOZE, []),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("learning", LEARNING)
+def test_two_processes_learn_like_one_and_resume_bit_for_bit(
+    values, teachers, learning, strategy, two_ranks, tmp_path
+):
+    changes, options = LEARNING[learning]
+    own = {**values, **changes, "data": {**values["data"], **changes.get("data", {}), "max_seq_length": 64}}
+    own |= {"checkpoint": {"every_n_steps": 1, "keep_last": 9}, "trainer": {**values["trainer"], "max_steps": 4}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(own))
+    command = ["fit", "--config", str(tmp_path / "e.yaml"), f"--trainer.strategy={strategy}"]
+    command += [each.replace("{one}", str(teachers["one"])) for each in options]
+
+    def fit(name, *more):
+        arguments = [*command, *more, "--trainer.devices=2", "--run-directory", str(tmp_path / name)]
+        assert {*two_ranks.run(arguments)} == {0}
+        return tmp_path / name
+
+    one = [*command, *NO_DROPOUT, "--trainer.strategy=auto", "--run-directory", str(tmp_path / "one")]
+    assert main(one) == 0
+    two = fit("two", *NO_DROPOUT)
+    assert difference(weights(tmp_path / "one"), weights(two)) <= 5e-6
+    data = [json.loads((tmp_path / name / "manifest.json").read_text())["data"] for name in ("one", "two")]
+    assert data[0] == data[1]
+    whole = fit("whole")
+    resumed = fit("resumed", "--resume", str(whole / "checkpoints/step-000000002.ckpt"))
+    assert bitwise(weights(whole), weights(resumed))

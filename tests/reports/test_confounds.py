@@ -162,9 +162,7 @@ def test_models_that_several_keys_name_are_a_consequence_of_their_stages(tmp_pat
         }
         data = {"train": arm, "teacher first": arm, "labeller second": arm}
         write_run(tmp_path / f"runs/pet/{arm}", 1, config=own, data=data)
-        runs.append(
-            RecordedRun("pet", arm, {"data.examples_per_class": arm}, 1, f"runs/pet/{arm}", "finished", 0)
-        )
+        runs.append(RecordedRun("pet", arm, {"data.examples_per_class": arm}, 1, f"runs/pet/{arm}", "finished", 0))
     StudyRecord("patterns", "", "", "0.1.0", ("cloze", "pet"), tuple(runs)).write(tmp_path)
     _, pet = tabulate(find_runs([tmp_path])).tables
     assert {each.what: each.explained_by for each in pet.confounds} == {
@@ -175,7 +173,7 @@ def test_models_that_several_keys_name_are_a_consequence_of_their_stages(tmp_pat
 
 
 def ways(folder, **options):
-    """Write a study of two stages, two arms and two seeds, which compares the stages; options are those of a stage."""
+    """Write a study of three stages, two of which it compares, and report it; options are those of a stage."""
     runs = []
     for stage in ("old", "new", "other"):
         for arm in ("a", "b"):

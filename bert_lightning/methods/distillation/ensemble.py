@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
@@ -45,12 +46,29 @@ class EnsembleLogits:
 
     def logits(self, device: torch.device) -> Tensor:
         """Return (n, L) the mean logits of all examples, with the labels in the student's order."""
-        total = torch.zeros(len(self.split.examples), len(self.labels))
-        for teacher in self.teachers:
-            teacher.to(device)
-            encoded = teacher.encode(list(self.split.examples))
-            outputs = torch.from_numpy(np.stack(teacher.outputs_for(encoded, _BATCH_SIZE)))
-            teacher.cpu()
-            order = [teacher.labels.index(label) for label in self.labels]
-            total += outputs[:, order].float()
-        return total / len(self.teachers)
+        return mean_logits(self.teachers, self.labels, self.split.examples, device)
+
+
+def mean_logits(
+    teachers: Sequence[TextClassificationTask],
+    labels: Sequence[str],
+    examples: Sequence[LabelledText],
+    device: torch.device,
+) -> Tensor:
+    """Return (n, L) the mean logits of teachers for examples, on the processor.
+
+    Args:
+        teachers: classifiers of labelled texts, each of which reads the examples in its own form.
+        labels: the order of the labels. A teacher may have them in another order.
+        examples: the texts; their labels are not used.
+        device: where the teachers compute, one after the other.
+    """
+    total = torch.zeros(len(examples), len(labels))
+    for teacher in teachers:
+        teacher.to(device)
+        encoded = teacher.encode(list(examples))
+        outputs = torch.from_numpy(np.stack(teacher.outputs_for(encoded, _BATCH_SIZE)))
+        teacher.cpu()
+        order = [teacher.labels.index(label) for label in labels]
+        total += outputs[:, order].float()
+    return total / len(teachers)

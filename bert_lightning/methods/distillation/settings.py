@@ -3,7 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bert_lightning.checks import RefusedValue, refuse_empty_paths, require_at_least, require_positive
+from bert_lightning.checks import (
+    RefusedValue,
+    refuse_empty_paths,
+    refuse_nameless_runs,
+    require_at_least,
+    require_positive,
+)
 from bert_lightning.methods.distillation.attention import AttentionSettings
 from bert_lightning.methods.distillation.hidden import HiddenSettings
 from bert_lightning.methods.distillation.relations import RelationSettings
@@ -63,9 +69,7 @@ class DistillationSettings:
             raise ValueError("teacher or teachers must be set, and not both")
         if not self.teachers:
             return
-        for name, path in self.teachers.items():
-            if not isinstance(path, str) or not path.strip():
-                raise ValueError(f"teachers.{name} is {path!r}; it must name a run")
+        refuse_nameless_runs(self, "teachers")
         for name, _ in self.terms():
             raise ValueError(f"{name} compares inner states, which needs one teacher of the same inputs: set teacher")
         if self.cache is not None:

@@ -76,16 +76,16 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         """Check the examples of a split that is read after the object is built, and make its sequences."""
         raise NotImplementedError
 
-    def replay(self, examples: Sequence[Example]) -> None:
-        """Add examples of earlier tasks, as their data modules read them, to the training split.
+    def add_to_training(self, examples: Sequence[Example]) -> None:
+        """Add examples to the training split: those of earlier tasks, or texts that a model has labelled.
 
         They are encoded with the settings of this data, and are samples of an epoch like all others.
         """
-        self.splits["train"] = self._with_replayed(self.splits["train"], examples)
+        self.splits["train"] = self._with_added(self.splits["train"], examples)
 
-    def _with_replayed(self, split: Encoded, replayed: Sequence[Example]) -> Encoded:
-        """Return the sequences of a training split and of examples that other data modules read."""
-        mixed = [*split.examples, *replayed]
+    def _with_added(self, split: Encoded, added: Sequence[Example]) -> Encoded:
+        """Return the sequences of a training split and of further examples."""
+        mixed = [*split.examples, *added]
         source = split.examples[0].location.partition(":")[0]
         return self._encode("train", SplitExamples(mixed, [Subset("", 0, len(mixed))], source))
 

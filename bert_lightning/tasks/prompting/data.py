@@ -181,10 +181,12 @@ class ClozeDataModule(TextClassificationDataModule):
         answers = [self.settings.answers_of(label) for label in self.labels]
         return [*self.settings.cloze.literals, *chain.from_iterable(answers)]
 
-    def _with_replayed(self, split: EncodedTexts, replayed: Sequence[LabelledText]) -> EncodedClozes:
+    def _with_added(self, split: EncodedTexts, added: Sequence[LabelledText]) -> EncodedClozes:
         if self.settings.demonstrations:
-            raise InputError("data.demonstrations cannot be combined with replayed examples of other tasks")
-        mixed = [*split.examples, *replayed]
+            raise InputError(
+                "data.demonstrations cannot be combined with replayed examples of other tasks or with pseudo_labels"
+            )
+        mixed = [*split.examples, *added]
         return self._encoded(SplitExamples(mixed, [Subset("", 0, len(mixed))], ""))
 
     def _encoded(self, read: SplitExamples[LabelledText]) -> EncodedClozes:

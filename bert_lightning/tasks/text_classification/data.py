@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,38 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         chosen = few_shot(labelled, per_class, seed, source=read.source, key=f"data.{key}", skipped=skipped)
         return SplitExamples(chosen, [Subset("", 0, len(chosen))], read.source)
 
+    def unlabelled(self, source: str | None, limit: int | None = None) -> list[LabelledText]:
+        """Read texts that no split has.
+
+        Args:
+            source: a table with the text columns, or none for the rest of the training file, whose labels are kept
+                for comparison.
+            limit: read only so many of them, the first ones.
+
+        Raises:
+            InputError: there are none, or a column is missing.
+        """
+        settings = self.settings
+        if source is not None:
+            second = settings.text_pair_column or "text_pair"
+            texts = read_labelled_texts(
+                source,
+                settings.text_column,
+                second if settings.is_pair else None,
+                settings.label_column,
+                column_names=settings.column_names,
+                labelled=False,
+            )
+        else:
+            used = {example.location for split in self.splits.values() for example in split.examples}
+            [every] = super()._read("train").values()
+            checked = self._checked(every).examples
+            texts = (example for example in checked if example.location not in used)
+        found = list(islice(texts, limit))
+        if not found:
+            raise InputError(f"{source or 'data.train'}: there are no texts besides those that the run trains on")
+        return found
+
     def _checked(self, read: SplitExamples[LabelledText]) -> SplitExamples[LabelledText]:
         """Check the examples of a split, leave out pairs without a gold label, and put the prefix before labels."""
         examples, subsets, source = read
@@ -162,12 +194,12 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
     def _encode(self, split: str, read: SplitExamples[LabelledText]) -> EncodedTexts:
         return self._encoded(self._checked(read))
 
-    def _with_replayed(self, split: EncodedTexts, replayed: Sequence[LabelledText]) -> EncodedTexts:
-        subset = Subset("", 0, len(split.examples) + len(replayed))
-        mixed = EncodedTexts([*split.examples, *replayed], self.tokenizer, self.settings, self.labels, [subset])
+    def _with_added(self, split: EncodedTexts, added: Sequence[LabelledText]) -> EncodedTexts:
+        subset = Subset("", 0, len(split.examples) + len(added))
+        mixed = EncodedTexts([*split.examples, *added], self.tokenizer, self.settings, self.labels, [subset])
         if self.settings.is_pair and mixed.seconds is not None:
             # Without a second text, there is no second [SEP].
-            for number, example in enumerate(replayed, len(split.examples)):
+            for number, example in enumerate(added, len(split.examples)):
                 if example.text_pair is None:
                     mixed.seconds[number] = None
         return mixed

@@ -1,0 +1,97 @@
+"""Labelling texts with other models before a training, and adding them to its examples."""
+
+import os
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.data.datasets.examples import LabelledText
+from bert_lightning.data.loading.module import StepDataModule
+from bert_lightning.errors import InputError
+from bert_lightning.methods.distillation.ensemble import mean_logits
+from bert_lightning.methods.pseudo_labels import drawn_texts
+from bert_lightning.runs.ensemble_teachers import read_teachers
+from bert_lightning.runs.trainer import on_gpu
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+
+
+class Labelled(NamedTuple):
+    """What a run says about the texts that were labelled for it."""
+
+    notes: Sequence[str] = ()
+    """for the user"""
+    fingerprints: Mapping[str, str] = MappingProxyType({})
+    """entries of the manifest that identify the models: name -> SHA-256"""
+
+
+NOTHING_LABELLED = Labelled()
+
+
+def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
+    """Label texts as `pseudo_labels` says, and add them to the training examples.
+
+    Every process of a training labels them by itself. The fingerprint of the training data covers the labels, so a
+    run does not resume with others.
+
+    Raises:
+        InputError: the data are no texts with single labels, a teacher does not fit, there are no texts to label, or
+            some label is given to none of them. The message names the key.
+    """
+    settings = experiment.pseudo_labels
+    if settings is None:
+        return NOTHING_LABELLED
+    if not isinstance(data, TextClassificationDataModule) or data.settings.kind != "single-label":
+        raise InputError(f"pseudo_labels need texts with single labels, and this is {experiment.task}")
+    if experiment.sequence is not None:
+        raise InputError("pseudo_labels cannot be combined with sequence: label the texts of its tasks beforehand")
+    if settings.unlabelled is None and data.settings.examples_per_class is None:
+        raise InputError(
+            "pseudo_labels.unlabelled is not set: without data.examples_per_class, no example of the training file "
+            "is left to label"
+        )
+    teachers, digests = read_teachers(
+        "pseudo_labels.teachers",
+        settings.teachers,
+        data.labels,
+        is_pair=data.settings.is_pair,
+        modules=experiment.modules,
+    )
+    texts = data.unlabelled(settings.unlabelled, settings.max_samples)
+    logits = mean_logits(teachers, data.labels, texts, _device(experiment))
+    try:
+        drawn = drawn_texts(
+            logits.double().softmax(1).numpy(),
+            settings.per_class,
+            experiment.seed_everything,
+            settings.num_likeliest,
+        )
+    except ValueError as error:
+        [number] = error.args
+        raise InputError(
+            f"pseudo_labels.teachers say {data.labels[number]!r} about none of {len(texts):,} texts: set "
+            "pseudo_labels.num_likeliest to draw among those to which they give it the highest probability"
+        ) from None
+    added = [texts[number]._replace(label=data.labels[label]) for number, label in drawn]
+    data.add_to_training(added)
+    fingerprints = {f"labeller {name}": digest for name, digest in digests.items()}
+    return Labelled([_note(texts, drawn, data.labels)], fingerprints)
+
+
+def _device(experiment: Experiment) -> torch.device:
+    """Return the device on which this process will train."""
+    if not on_gpu(experiment.trainer):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))))
+
+
+def _note(texts: Sequence[LabelledText], drawn: Sequence[tuple[int, int]], labels: Sequence[str]) -> str:
+    """Describe the labels for the user. If the source had labels, say how many are the same."""
+    each = len(drawn) // len(labels)
+    note = f"pseudo_labels: {len({number for number, _ in drawn}):,} of {len(texts):,} texts, {each:,} of each label"
+    if texts[0].label is None:
+        return note
+    right = sum(texts[number].label == labels[label] for number, label in drawn)
+    return f"{note}; {right / len(drawn):.1%} of the labels are those of the file"
