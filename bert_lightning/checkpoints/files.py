@@ -150,11 +150,14 @@ def checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def recorded_sha256(path: Path) -> str | None:
-    """Read the SHA-256 that was written next to `path`, in hexadecimal; None if there is none."""
+def recorded_sums(path: Path) -> list[str]:
+    """Read the SHA-256 that was written next to `path`, in hexadecimal; empty if there is none.
+
+    There are two if a process was killed while it replaced the file: that of the new content, and of the old one.
+    """
     beside = checksum_path(path)
-    words = beside.read_bytes().decode("ascii", "replace").split() if beside.is_file() else []
-    return words[0] if words else None
+    lines = beside.read_bytes().decode("ascii", "replace").splitlines() if beside.is_file() else []
+    return [line.split()[0] for line in lines if line.strip()]
 
 
 class _HashedFile:
@@ -189,17 +192,22 @@ def write_hashed(path: Path, write: Callable[[IO[bytes]], object]) -> str:
 def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write `path` atomically and in order, with the SHA-256 of the content in a file next to it.
 
-    The checksum is written before the file gets its name, so that no file ever lacks one.
+    The checksum is written before the file gets its name, so that no file ever lacks one. If the file replaces an
+    older one, the checksum of that one stays until it is gone.
     """
+    lines: list[str] = []
+    before = [f"{old}  {path.name}\n" for old in recorded_sums(path)] if path.exists() else []
 
     def write_both(file: IO[bytes]) -> None:
-        digest = _filled(file, write)
-        # The new file must be on the disk before its checksum replaces that of an older file of this name.
+        lines.append(f"{_filled(file, write)}  {path.name}\n")
+        # The new file must be on the disk before its checksum is.
         os.fsync(file.fileno())
-        write_text(checksum_path(path), f"{digest}  {path.name}\n")
+        write_text(checksum_path(path), "".join([*lines, *before]))
 
     try:
         write_atomically(path, write_both)
+        if before:
+            write_text(checksum_path(path), lines[0])
     except BaseException:
         if not path.exists():
             with suppress(OSError):
@@ -214,6 +222,6 @@ def damage(path: Path) -> str | None:
     beside = checksum_path(path)
     if not beside.is_file():
         return f"has no checksum next to it ({beside.name})"
-    if sha256(path) != recorded_sha256(path):
+    if sha256(path) not in recorded_sums(path):
         return "is damaged: its SHA-256 differs from the one written with it"
     return None

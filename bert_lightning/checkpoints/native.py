@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
+# Lightning's entries besides the weights; all others are the state of the training.
+_DESCRIBING = ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # In bytes. Every checkpoint is larger, so a smaller file may be the text of a link.
 _LONGEST_LINK = 256
@@ -103,7 +105,7 @@ def _followed(path: Path) -> Path:
         name = real.read_bytes().decode("ascii", "replace").strip()
         return next((step for step in steps if step.name == name), real)
     digest = files.sha256(real / MANIFEST if real.is_dir() else real)
-    same = (step for step in steps if step.is_dir() == real.is_dir() and files.recorded_sha256(step) == digest)
+    same = (step for step in steps if step.is_dir() == real.is_dir() and digest in files.recorded_sums(step))
     return next(same, real)
 
 
@@ -162,6 +164,11 @@ def load_native(path: Path, *, unverified: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or ENTRY not in content:
         raise CheckpointError(f"{path} is not a checkpoint of bert_lightning: it has no entry '{ENTRY}'")
     return content
+
+
+def without_training_state(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a checkpoint that its model needs: no state of optimisers, random numbers and data."""
+    return {name: content[name] for name in (*_DESCRIBING, "state_dict", ENTRY) if name in content}
 
 
 def _is_of_others(path: Path) -> bool:

@@ -27,6 +27,7 @@ from bert_lightning.runs.resuming import check_settings, resume_point
 from bert_lightning.runs.sequence_end import finish_task
 from bert_lightning.runs.trainer import build_trainer, on_gpu, training_callbacks
 from bert_lightning.tasks.task import Task
+from bert_lightning.training.checkpointing import keep_weights_alone
 from bert_lightning.training.profiling import Profiling
 from bert_lightning.training.signals import restore_signal_handlers
 
@@ -83,6 +84,7 @@ def train(
         inputs = Inputs.of(setup.data, start, setup.teacher, setup.fingerprints)
         inputs.check(directory, expected_data)
         if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
+            _keep_weights_alone(experiment, directory)
             return None
         point = resume_point(directory, resume, experiment, setup.task, setup.data.plan.num_steps)
         run_id = run_id_of(directory, experiment)
@@ -93,7 +95,15 @@ def train(
             metrics = _train(session, setup, trainer)
             record_result(session, setup.task, metrics)
             metrics |= finish_task(session, setup)
+        # Only a run that its manifest calls finished needs no resume any more.
+        _keep_weights_alone(experiment, directory)
         return metrics
+
+
+def _keep_weights_alone(experiment: Experiment, directory: RunDirectory) -> None:
+    """Reduce the checkpoints of a finished run to their weights if the settings say so, in the first process."""
+    if not experiment.checkpoint.keep_training_state and is_first_process():
+        keep_weights_alone(directory.checkpoints, experiment.checkpoint)
 
 
 def _new_trainer(

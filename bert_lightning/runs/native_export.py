@@ -8,12 +8,9 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.model_card import write_card
-from bert_lightning.checkpoints.native import ENTRY, LAST, find_native, load_native
+from bert_lightning.checkpoints.native import ENTRY, LAST, find_native, load_native, without_training_state
 from bert_lightning.errors import InputError
 from bert_lightning.model.merging import plain
-
-# What is left of Lightning's entries; all others are the state of the training.
-_KEPT = ("epoch", "global_step", "pytorch-lightning_version")
 
 
 def write_native(source: str, checkpoint: Checkpoint, architecture: str, folder: Path, *, merge: bool) -> list[str]:
@@ -44,7 +41,9 @@ def write_native(source: str, checkpoint: Checkpoint, architecture: str, folder:
     elif checkpoint.base is not None:
         base = checkpoint.base
         notes = [f"It holds what was trained. The other weights are those of {base.name} (SHA-256 {base.digest})."]
-    kept = {name: content[name] for name in _KEPT if name in content}
-    write_with_checksum(folder / LAST, lambda file: torch.save({**kept, "state_dict": state, ENTRY: entry}, file))
+    written = {**without_training_state(content), "state_dict": state, ENTRY: entry}
+    # The arguments of a class of the user's are no part of what is published.
+    written.pop("hyper_parameters", None)
+    write_with_checksum(folder / LAST, lambda file: torch.save(written, file))
     write_card(checkpoint, architecture, folder, published=False, notes=notes)
     return notes

@@ -28,6 +28,7 @@ MAY_CHANGE = {
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "tensor_parallel_size")),
     *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds", "log_norms")),
     *(f"checkpoint.{key}" for key in ("every_n_steps", "keep_last", "keep_every_n_steps", "asynchronous", "sharded")),
+    "checkpoint.keep_training_state",
     "data.num_workers",
     "loggers",
 }
@@ -127,8 +128,8 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     saved, own = content[ENTRY], task.checkpoint_entry()
     if "optimizer_states" not in content:
         raise InputError(
-            f"{checkpoint} cannot be resumed: it was exported without the state of its training. Start from its "
-            "weights with model.pretrained"
+            f"{checkpoint} cannot be resumed: it holds weights without the state of their training. Start from them "
+            "with model.pretrained"
         )
     differing = [name for key, name in _MUST_EQUAL.items() if saved[key] != own[key]]
     if not _is_architecture(saved["config"], task.config):

@@ -27,7 +27,7 @@ _STOPPED = {
 # Settings that do not change the result, besides those of W&B. If one of them changes, the run is not repeated.
 _WITHOUT_EFFECT = {
     *("published", "loggers", "data.num_workers", "trainer.timeout_seconds"),
-    *("checkpoint.asynchronous", "checkpoint.keep_last"),
+    *("checkpoint.asynchronous", "checkpoint.keep_last", "checkpoint.keep_training_state"),
 }
 # Key that names an upstream run -> name of the fingerprint of its weights in the manifest of the run.
 _FINGERPRINTS = {"model.pretrained": "model", "distillation.teacher": "teacher", "sequence.previous": "previous"}

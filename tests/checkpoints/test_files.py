@@ -119,6 +119,28 @@ def test_the_checksum_covers_the_bytes_given_and_not_those_on_the_disk(tmp_path:
     assert "damaged" in damage(tmp_path / "file")
 
 
+def test_a_kill_while_a_file_is_replaced_leaves_the_old_one_valid(tmp_path: Path, monkeypatch):
+    path = tmp_path / "file"
+    write_with_checksum(path, lambda file: file.write(b"old"))
+    replace = os.replace
+
+    def killed(source, target):
+        if Path(target) == path:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_with_checksum(path, lambda file: file.write(b"new"))
+    assert (path.read_bytes(), damage(path)) == (b"old", None)
+    write_with_checksum(path, lambda file: file.write(b"new"))
+    assert (path.read_bytes(), damage(path)) == (b"new", None)
+    assert len(checksum_path(path).read_text().splitlines()) == 1
+    path.write_bytes(b"old")
+    assert "damaged" in damage(path)
+
+
 def test_truncated_missing_and_unchecked_files_are_named_as_such(tmp_path: Path):
     path = tmp_path / "file"
     assert "missing" in damage(path)

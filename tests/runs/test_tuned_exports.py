@@ -167,4 +167,4 @@ def test_exports_that_cannot_be_are_one_message(runs, base, tmp_path, capsys):
     assert not out.exists()
     assert export(lora, "native", out) == 0
     command = ["fit", "--config", lora / "config.yaml", "--run-directory", tmp_path / "new"]
-    assert "it was exported without the state of its training" in refusal(capsys, *command, "--resume", out)
+    assert "it holds weights without the state of their training" in refusal(capsys, *command, "--resume", out)

@@ -1,0 +1,128 @@
+"""Finished runs that keep their weights and not the state of their training."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from bert_lightning.checkpoints.files import damage
+from bert_lightning.checkpoints.native import load_native
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.cli import main
+from bert_lightning.errors import InputError
+from bert_lightning.runs.building import build
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.training import checkpointing
+from tests.support.methods import maker
+from tests.support.task_data import tiny_classification
+
+ALONE = "--checkpoint.keep_training_state=false"
+
+
+@pytest.fixture
+def values(tables, tokenizer, tmp_path):
+    """The values of a small classifier with a validation after each step."""
+    made = tiny_classification(tables, tokenizer, tmp_path)
+    made["trainer"] |= {"max_steps": 4, "val_check_interval": 1}
+    return made
+
+
+@pytest.fixture
+def fit(values, tmp_path):
+    """A function that trains in a directory and returns it."""
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+
+    def train(name, *options, status=0):
+        run = tmp_path / name
+        command = ["fit", "--config", str(tmp_path / "e.yaml"), "--run-directory", str(run), *options]
+        assert main(command) == status
+        return run
+
+    return train
+
+
+def steps(run):
+    return sorted(path.name for path in (run / "checkpoints").glob("step-*.ckpt"))
+
+
+def content(run, name="last.ckpt"):
+    return load_native((run / "checkpoints" / name).resolve())
+
+
+def test_a_finished_run_keeps_the_weights_of_its_last_and_best_checkpoint_and_nothing_else(fit):
+    whole, alone = fit("whole"), fit("alone", ALONE)
+    links = [(alone / "checkpoints" / name).resolve() for name in ("last.ckpt", "best.ckpt")]
+    assert steps(alone) == sorted({link.name for link in links})
+    assert len(steps(whole)) >= 2
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, theirs = content(alone, name), content(whole, name)
+        assert not {"optimizer_states", "lr_schedulers", "loops", "callbacks"} & ours.keys()
+        assert ours["global_step"] == theirs["global_step"]
+        assert ours["state_dict"].keys() == theirs["state_dict"].keys()
+        assert all(torch.equal(ours["state_dict"][key], theirs["state_dict"][key]) for key in ours["state_dict"])
+    # AdamW keeps two numbers per weight.
+    sizes = [sum(tensor.nbytes for tensor in content(run)["state_dict"].values()) for run in (alone, whole)]
+    files = [(run / "checkpoints/last.ckpt").resolve().stat().st_size for run in (alone, whole)]
+    assert sizes[0] == sizes[1]
+    assert files[1] - files[0] >= 1.9 * sizes[0]
+    assert all(damage(link) is None for link in links)
+
+
+def test_everything_but_resuming_works_from_weights_alone(fit, values, capsys):
+    run = fit("alone", ALONE)
+    before = {path: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    assert main(["validate", "--checkpoint", str(run)]) == 0
+    assert main(["runs", str(run)]) == 0
+    assert "finished" in capsys.readouterr().out
+    setup = build(maker({**values, "model": {"pretrained": str(run)}})(), read_checkpoint(run))
+    assert torch.equal(
+        setup.task.model.state_dict()["encoder.pooler.bias"],
+        content(run, "best.ckpt")["state_dict"]["model.encoder.pooler.bias"],
+    )
+    # The same command has nothing to do.
+    fit("alone", ALONE)
+    assert {path: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
+    fit("other", "--resume", str(run), status=2)
+    assert "it holds weights without the state of their training" in capsys.readouterr().err
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert read_checkpoint(run / "checkpoints/last.ckpt").provenance.digest == manifest["weights"]
+
+
+def test_the_command_given_again_reduces_a_run_that_was_finished_or_killed_before(fit, monkeypatch):
+    run = fit("run")
+    assert "optimizer_states" in content(run)
+    write = checkpointing._write
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpointing, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointing.keep_weights_alone(run / "checkpoints", checkpointing.CheckpointSettings())
+    assert RunDirectory(run).read_manifest()["ended"] == "finished"
+    monkeypatch.setattr(checkpointing, "_write", write)
+    fit("run", ALONE)
+    assert "optimizer_states" not in content(run)
+    assert "optimizer_states" not in content(run, "best.ckpt")
+
+
+def test_chosen_steps_stay_and_a_copied_folder_is_not_touched(fit, tmp_path):
+    run = fit("alone", ALONE, "--checkpoint.keep_every_n_steps=2")
+    assert {"step-000000002.ckpt", "step-000000004.ckpt"} <= {*steps(run)}
+    assert "optimizer_states" not in content(run, "step-000000002.ckpt")
+    whole = fit("whole")
+    for name in ("last.ckpt", "best.ckpt"):
+        link = whole / "checkpoints" / name
+        copied = link.read_bytes()
+        link.unlink()
+        link.write_bytes(copied)
+    before = {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()}
+    fit("whole", ALONE)
+    assert {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()} == before
+
+
+def test_shards_are_not_reduced(values):
+    options = [ALONE, "--checkpoint.sharded=true", "--trainer.strategy=fsdp"]
+    with pytest.raises(InputError, match=r"keep_training_state must be true with checkpoint\.sharded"):
+        maker(values)(*options)
