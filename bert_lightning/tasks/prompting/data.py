@@ -29,7 +29,8 @@ class EncodedClozes(EncodedTexts):
     """Texts in a pattern, encoded.
 
     A batch holds what that of `EncodedTexts` does, and `masked_positions` (B * K): the K masks of each text in order,
-    as positions in the flattened micro-batch.
+    as positions in the flattened micro-batch. With D draws of demonstrations, the D sequences of a text follow one
+    another: `input_ids` is (B * D, S), and there are B * D * K positions.
 
     Attributes:
         masks: (n, K) the positions of the masks in each sequence.
@@ -109,25 +110,40 @@ class EncodedClozes(EncodedTexts):
         )
 
     def training_batch(self, numbers: NDArray[np.int64], seed: int, step: int) -> Batch:
-        return self._batch(numbers, keys_of_step(seed, step, numbers.tolist()))
+        return self._batch(numbers, [keys_of_step(seed, step, numbers.tolist())])
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        return self._batch(numbers, [key_of(self.examples[number]) for number in numbers])
+        return self.batch_of_draws(numbers, self.settings.demonstration_draws)
 
-    def _batch(self, numbers: NDArray[np.int64], keys: Sequence[int]) -> Batch:
-        """Return sequences with the demonstrations that the keys draw, if there are any."""
-        seconds, shown = self._seconds_of(numbers), self.demonstrations
-        if shown is not None and len(numbers):
-            own = [int(number) if self.are_shown else None for number in numbers]
-            before = seconds if seconds is not None else [None] * len(numbers)
-            drawn = shown.drawn(keys, own).tolist()
+    def batch_of_draws(self, numbers: NDArray[np.int64], num_draws: int) -> Batch:
+        """Return a batch in which each text has so many sequences, one after the other, with other demonstrations."""
+        examples = [self.examples[number] for number in numbers]
+        return self._batch(numbers, [[key_of(each, draw) for each in examples] for draw in range(num_draws)])
+
+    def _batch(self, numbers: NDArray[np.int64], keys: Sequence[Sequence[int]]) -> Batch:
+        """Return sequences with the demonstrations that the keys draw, if there are any.
+
+        Args:
+            numbers: the numbers of the texts.
+            keys: for each draw, a key of each text.
+        """
+        shown = self.demonstrations
+        num_draws = len(keys) if shown is not None else 1
+        rows = np.repeat(numbers, num_draws)
+        seconds = self._seconds_of(rows)
+        if shown is not None and len(rows):
+            own = [int(number) if self.are_shown else None for number in rows]
+            before = seconds if seconds is not None else [None] * len(rows)
+            drawn = shown.drawn([key for of_text in zip(*keys, strict=True) for key in of_text], own).tolist()
             seconds = [
                 shown.appended(each, of_text, self.tokenizer.sep_id)
                 for each, of_text in zip(before, drawn, strict=True)
             ]
-        batch = self._batch_with(numbers, seconds)
-        starts = np.arange(len(numbers))[:, None] * batch["input_ids"].shape[1]
-        batch["masked_positions"] = torch.from_numpy((self.masks[numbers] + starts).flatten())
+        batch = self._batch_with(rows, seconds)
+        # One entry per text, however many sequences it has.
+        batch |= {name: batch[name][::num_draws] for name in ("numbers", "labels") if name in batch}
+        starts = np.arange(len(rows))[:, None] * batch["input_ids"].shape[1]
+        batch["masked_positions"] = torch.from_numpy((self.masks[rows] + starts).flatten())
         return batch
 
 

@@ -1,8 +1,8 @@
 """Demonstrations: training examples with their answers, appended to the text that is asked about.
 
 Gao et al. 2021 (LM-BFF), arXiv 2012.15723, section 6: one example of each class, drawn anew at each training step.
-Here they follow in the second segment, each after a [SEP]. An evaluated text gets one draw, a function of the text
-alone. The paper averages sixteen draws, and draws among the most similar examples only, which is left out here.
+Here they follow in the second segment, each after a [SEP]. An evaluated text gets one draw or several, each a
+function of the text and its number alone. The paper draws among the most similar examples only, which is left out here.
 """
 
 from collections.abc import Sequence
@@ -63,9 +63,9 @@ class Demonstrations:
         return [piece for number, part in enumerate(parts) for piece in ([sep_id] if number else []) + part]
 
 
-def key_of(example: LabelledText) -> int:
-    """Return the key of an evaluated text, a function of the text alone."""
-    return derive_key("demonstrations", example.text, example.text_pair)
+def key_of(example: LabelledText, draw: int = 0) -> int:
+    """Return the key of a draw for an evaluated text, a function of the text and the number of the draw."""
+    return derive_key("demonstrations", example.text, example.text_pair, *([draw] if draw else []))
 
 
 def keys_of_step(seed: int, step: int, numbers: Sequence[int]) -> list[int]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def explained_cloze(task: "ClozeTask", split: "EncodedClozes", label: int, predicted: str) -> Explained:
     """Return the score of the label with a number for the only text of a split.
 
-    Only the words of the text count. Those of the pattern and of demonstrations always stay, as special tokens do.
+    Only the words of the text count. Those of the pattern and of demonstrations always stay, as special tokens do. Of
+    several draws of demonstrations, the first one is explained.
     """
     [example] = split.examples
     texts = [example.text, *([example.text_pair or ""] if task.settings.is_pair else [])]
@@ -28,7 +29,7 @@ def explained_cloze(task: "ClozeTask", split: "EncodedClozes", label: int, predi
         found = split_text(task.tokenizer, text, number, len(words))
         words += found.words
         owners.append(found.owners)
-    batch = split.batch(np.array([0]))
+    batch = split.batch_of_draws(np.array([0]), 1)
     masks = batch.pop("masked_positions")
     places = np.full(batch["input_ids"].shape, NO_WORD, dtype=np.int64)
     for field, positions in zip(task.settings.cloze.fields, split.places_of_fields(0), strict=True):

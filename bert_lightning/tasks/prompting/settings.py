@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checks import RefusedValue, require_at_least
 from bert_lightning.tasks.prompting.patterns import Pattern, read_pattern
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
 
@@ -23,12 +23,15 @@ class ClozeData(TextClassificationData):
         calibration: texts without content, such as ["N/A", "[MASK]", ""]. In evaluation and prediction, the
             probabilities are divided by those of these texts.
         demonstrations: append a training example of each class, with its answer, to each text (LM-BFF).
+        demonstration_draws: in evaluation and prediction, average the scores over so many draws of demonstrations.
+            The model reads the text once for each of them; the paper takes 16.
     """
 
     pattern: str | None = None
     verbalizer: dict[str, str | list[str]] = field(default_factory=dict)
     calibration: list[str] | None = None
     demonstrations: bool = False
+    demonstration_draws: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +47,9 @@ class ClozeData(TextClassificationData):
             raise ValueError(
                 "demonstrations are few examples that a checkpoint keeps: set data.examples_per_class to 2 or more"
             )
+        require_at_least(self, 1, "demonstration_draws")
+        if self.demonstration_draws > 1 and not self.demonstrations:
+            raise ValueError("demonstration_draws does nothing without data.demonstrations")
         if self.demonstrations and self.calibration is not None:
             raise ValueError("calibration is not defined with data.demonstrations: use one of them")
         if self.label_prefix:

@@ -92,8 +92,12 @@ class ClozeTask(TextClassificationTask):
         return len(batch["masked_positions"])
 
     def compute(self, batch: Batch) -> Tensor:
-        """Return (B, L) the logarithms of the probabilities of the labels, calibrated unless the task trains."""
-        scores = self.log_probabilities(batch)
+        """Return (B, L) the logarithms of the probabilities of the labels, calibrated unless the task trains.
+
+        Over several draws of demonstrations, they are averaged, which gives each label up to a constant the average
+        of the logits of its answer, as in LM-BFF's `run.py`.
+        """
+        scores = self.log_probabilities(batch).view(len(batch["numbers"]), -1, len(self.labels)).mean(1)
         prior = None if self.training else self.log_prior()
         return scores if prior is None else scores - prior
 

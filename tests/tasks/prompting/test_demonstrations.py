@@ -15,6 +15,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
 from bert_lightning.tasks.prompting.demonstrations import Demonstrations, keys_of_step
 from bert_lightning.tasks.prompting.settings import ClozeData
+from tests.support.methods import train
 from tests.support.task_data import tiny_classification
 
 WORDS = {"animals": "cat", "nature": ["river", "tree"], "places": "house"}
@@ -88,6 +89,51 @@ def test_a_checkpoint_alone_predicts_with_the_examples_of_its_training(make, tmp
         build(make(), checkpoint, "validation")
 
 
+def test_the_score_of_a_text_is_the_mean_over_its_draws_and_the_first_draw_is_that_of_a_single_one(make):
+    task = build(make(), None).task.eval()
+    several = build(make("--data.demonstration_draws=3", "--data.examples_seed=1"), None)
+    several.task.model.load_state_dict(task.model.state_dict())
+    several.task.eval()
+    split = several.data.splits["validation"]
+    numbers = np.array([4, 0, 2])
+    batch = split.batch(numbers)
+    assert (len(batch["input_ids"]), len(batch["labels"]), batch["numbers"].tolist()) == (9, 3, [4, 0, 2])
+    with torch.no_grad():
+        found = several.task.compute(batch)
+        rows = []
+        for number in range(9):
+            length = int(batch["attention_mask"][number].sum())
+            one = {name: batch[name][number : number + 1, :length] for name in ("input_ids", "token_type_ids")}
+            one["attention_mask"] = torch.ones(1, length, dtype=batch["attention_mask"].dtype)
+            one["masked_positions"] = (one["input_ids"][0] == task.tokenizer.mask_id).nonzero().flatten()
+            rows.append(task.log_probabilities(one)[0])
+    expected = torch.stack([torch.stack(rows[start : start + 3]).mean(0) for start in (0, 3, 6)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert len({tuple(ids) for ids in batch["input_ids"][:3].tolist()}) > 1
+    first = split.batch_of_draws(numbers, 1)["input_ids"]
+    width = min(first.shape[1], batch["input_ids"].shape[1])
+    assert torch.equal(first[:, :width], batch["input_ids"][::3, :width])
+    # Training takes one draw per step.
+    assert len(several.data.splits["train"].training_batch(np.arange(4), 1, 0)["input_ids"]) == 4
+
+
+def test_several_draws_train_validate_predict_and_explain(make, tmp_path):
+    several = make("--data.demonstration_draws=4")
+    task = train(several, tmp_path).eval()
+    split = build(several, None).data.splits["validation"]
+    outputs = task.outputs_for(split, 8)
+    assert len(outputs) == len(split.examples)
+    scores = task.scores(split, outputs, split.subsets[0])
+    assert float(task.trainer.callback_metrics["val/accuracy"]) == pytest.approx(scores["accuracy"])
+    [one] = task.explained(Row("", {"sentence": "The old cat."}), None)
+    assert len(one.batch["input_ids"]) == 1
+    alone = task.predict_rows([Row("", {"sentence": "The old cat."})], 1)[0]
+    beside = task.predict_rows([Row("", {"sentence": text}) for text in ("The red house sees.", "The old cat.")], 8)[
+        1
+    ]
+    assert alone["probabilities"] == pytest.approx(beside["probabilities"], abs=1e-5)
+
+
 def test_what_cannot_be_shown_is_refused_with_its_key(make):
     for changes, message in (
         (
@@ -95,6 +141,11 @@ def test_what_cannot_be_shown_is_refused_with_its_key(make):
             "demonstrations are few examples that a checkpoint keeps: set data.examples_per_c",
         ),
         ({"demonstrations": True, "examples_per_class": 4, "calibration": ["x"]}, "calibration is not defined with"),
+        ({"demonstration_draws": 16}, "demonstration_draws does nothing without data.demonstrations"),
+        (
+            {"demonstrations": True, "examples_per_class": 4, "demonstration_draws": 0},
+            "demonstration_draws is 0.*at least 1",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             ClozeData(train="x", **changes)
