@@ -141,7 +141,9 @@ class EncodedClozes(EncodedTexts):
             ]
         batch = self._batch_with(rows, seconds)
         # One entry per text, however many sequences it has.
-        batch |= {name: batch[name][::num_draws] for name in ("numbers", "labels") if name in batch}
+        batch["numbers"] = batch["numbers"][::num_draws]
+        if "labels" in batch:
+            batch["labels"] = batch["labels"][::num_draws]
         starts = np.arange(len(rows))[:, None] * batch["input_ids"].shape[1]
         batch["masked_positions"] = torch.from_numpy((self.masks[rows] + starts).flatten())
         return batch

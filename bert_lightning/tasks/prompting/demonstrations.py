@@ -2,7 +2,8 @@
 
 Gao et al. 2021 (LM-BFF), arXiv 2012.15723, section 6: one example of each class, drawn anew at each training step.
 Here they follow in the second segment, each after a [SEP]. An evaluated text gets one draw or several, each a
-function of the text and its number alone. The paper draws among the most similar examples only, which is left out here.
+function of the text and of the number of the draw alone. The paper draws among the most similar examples only, which
+is left out here.
 """
 
 from collections.abc import Sequence

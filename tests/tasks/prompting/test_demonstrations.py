@@ -92,6 +92,10 @@ def test_a_checkpoint_alone_predicts_with_the_examples_of_its_training(make, tmp
 def test_the_score_of_a_text_is_the_mean_over_its_draws_and_the_first_draw_is_that_of_a_single_one(make):
     task = build(make(), None).task.eval()
     several = build(make("--data.demonstration_draws=3", "--data.examples_seed=1"), None)
+    with torch.no_grad():
+        # Small weights would make all draws the same.
+        for parameter in task.model.parameters():
+            parameter.mul_(4)
     several.task.model.load_state_dict(task.model.state_dict())
     several.task.eval()
     split = several.data.splits["validation"]
@@ -109,7 +113,7 @@ def test_the_score_of_a_text_is_the_mean_over_its_draws_and_the_first_draw_is_th
             rows.append(task.log_probabilities(one)[0])
     expected = torch.stack([torch.stack(rows[start : start + 3]).mean(0) for start in (0, 3, 6)])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert len({tuple(ids) for ids in batch["input_ids"][:3].tolist()}) > 1
+    assert (torch.stack(rows[:3]).std(0) > 1e-2).any()
     first = split.batch_of_draws(numbers, 1)["input_ids"]
     width = min(first.shape[1], batch["input_ids"].shape[1])
     assert torch.equal(first[:, :width], batch["input_ids"][::3, :width])
