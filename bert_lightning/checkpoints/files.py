@@ -222,6 +222,8 @@ def damage(path: Path) -> str | None:
     beside = checksum_path(path)
     if not beside.is_file():
         return f"has no checksum next to it ({beside.name})"
-    if sha256(path) not in recorded_sums(path):
+    # Another process may replace the file meanwhile, so its checksum may be the one before or the one after.
+    before = recorded_sums(path)
+    if sha256(path) not in (*before, *recorded_sums(path)):
         return "is damaged: its SHA-256 differs from the one written with it"
     return None

@@ -126,6 +126,15 @@ def step_of(path: Path) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
+def has_training_state(path: Path) -> bool:
+    """Return whether a file holds more than weights, without verifying it; true if it cannot be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return True
+    return len(without_training_state(content)) < len(content)
+
+
 def hyper_parameters_of(path: Path) -> dict[str, Any]:
     """Return what `save_hyperparameters` of a task has put into a checkpoint that has been verified."""
     if path.is_dir():

@@ -16,25 +16,27 @@ from bert_lightning.studies.comparison import Run, without_seed
 _CHANGES_DATA = tuple(
     f"data.{key}"
     for key in (
-        "dataset", "folder", "train", "validation", "test", "tokenizer", "cased", "problem", "max_train_samples",
-        "max_evaluation_samples", "text_column", "text_pair_column", "label_column", "column_names",
-        "examples_per_class", "validation_per_class", "examples_seed",
+        "dataset", "folder", "train", "validation", "test", "tokenizer", "cased", "problem", "max_evaluation_samples",
+        "text_column", "text_pair_column", "label_column", "column_names",
     )
 )  # fmt: skip
+# Those that explain other training examples alone. Replay and pseudo-labels add some.
+_CHANGES_TRAINING = (
+    *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "continual.", "pseudo_labels."),
+)
 _CHANGES_HARDWARE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "tensor_parallel_size")
 )
-# Replay and pseudo-labels add training examples.
-_ADDS_EXAMPLES = ("continual.", "pseudo_labels.")
-_CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.", *_ADDS_EXAMPLES)
-_CHANGES_MODEL = ("model.", "distillation.", "tuning.", *_ADDS_EXAMPLES, "sequence.")
+_CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.", "continual.", "pseudo_labels.")
+_CHANGES_MODEL = ("model.", "distillation.", "tuning.", "continual.", "sequence.")
 # Keys whose values are paths, or their beginnings. The paths may differ between seeds because an earlier stage sets
 # them.
 _UPSTREAM = (
     *("model.pretrained", "distillation.teacher", "pseudo_labels.teachers.", "data.tokenizer", "sequence.previous"),
 )
 # Fingerprints of models in the manifest, or their beginnings.
-_MODELS = tuple(f"data: {name}" for name in ("model", "teacher", "labeller", "previous", "information"))
+_LABELLER = "data: labeller"
+_MODELS = (*(f"data: {name}" for name in ("model", "teacher", "previous", "information")), _LABELLER)
 _SHOWN_ELSEWHERE = ("trainer.precision", "task")
 _HARDWARE = ("processor", "gpus", "threads")
 _LONGEST_DIGEST = 12
@@ -136,9 +138,10 @@ def _explanation(what: str, axes: Sequence[str], arms: Sequence[Arm], layout: La
         related = next((axis for axis in axes if axis == key or _is_choice_of(axis, section)), None)
         return related or (_stage_before(arms, layout) if key.startswith(_UPSTREAM) else None)
     if what.startswith(_MODELS):
-        return _axis(axes, _CHANGES_MODEL) or _stage_before(arms, layout)
+        changes = ("pseudo_labels.",) if what.startswith(_LABELLER) else _CHANGES_MODEL
+        return _axis(axes, changes) or _stage_before(arms, layout)
     if what.startswith("data: "):
-        return _axis(axes, _CHANGES_DATA) or (_axis(axes, _ADDS_EXAMPLES) if what == "data: train" else None)
+        return _axis(axes, _CHANGES_DATA) or (_axis(axes, _CHANGES_TRAINING) if what == "data: train" else None)
     if what == "precision":
         return _axis(axes, ("trainer.precision",)) or _axis(axes, _CHANGES_HARDWARE)
     if what in _HARDWARE:

@@ -18,6 +18,7 @@ from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, set
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.continual import refuse_itself
 from bert_lightning.runs.directory import RunDirectory, shared_directory
+from bert_lightning.runs.finished_checkpoints import reduce_finished
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.loggers import log_settings, run_loggers
 from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
@@ -27,7 +28,6 @@ from bert_lightning.runs.resuming import check_settings, resume_point
 from bert_lightning.runs.sequence_end import finish_task
 from bert_lightning.runs.trainer import build_trainer, on_gpu, training_callbacks
 from bert_lightning.tasks.task import Task
-from bert_lightning.training.checkpointing import keep_weights_alone
 from bert_lightning.training.profiling import Profiling
 from bert_lightning.training.signals import restore_signal_handlers
 
@@ -78,13 +78,15 @@ def train(
         experiment, start = settle(experiment, directory)
         check_settings(directory, experiment)
         refuse_itself(experiment, directory)
+        is_finished = resume == "auto" and directory.read_manifest().get("ended") == FINISHED
+        if is_finished:
+            reduce_finished(experiment, directory)
         own = own_callbacks(experiment, callbacks)
         with own_errors_as(InputError):
             setup = build(experiment, start)
         inputs = Inputs.of(setup.data, start, setup.teacher, setup.fingerprints)
         inputs.check(directory, expected_data)
-        if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
-            _keep_weights_alone(experiment, directory)
+        if is_finished:
             return None
         point = resume_point(directory, resume, experiment, setup.task, setup.data.plan.num_steps)
         run_id = run_id_of(directory, experiment)
@@ -96,14 +98,8 @@ def train(
             record_result(session, setup.task, metrics)
             metrics |= finish_task(session, setup)
         # Only a run that its manifest calls finished needs no resume any more.
-        _keep_weights_alone(experiment, directory)
+        reduce_finished(experiment, directory)
         return metrics
-
-
-def _keep_weights_alone(experiment: Experiment, directory: RunDirectory) -> None:
-    """Reduce the checkpoints of a finished run to their weights if the settings say so, in the first process."""
-    if not experiment.checkpoint.keep_training_state and is_first_process():
-        keep_weights_alone(directory.checkpoints, experiment.checkpoint)
 
 
 def _new_trainer(

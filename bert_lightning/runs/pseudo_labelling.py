@@ -14,7 +14,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.methods.distillation.ensemble import mean_logits
 from bert_lightning.methods.pseudo_labels import drawn_texts
 from bert_lightning.runs.ensemble_teachers import read_teachers
-from bert_lightning.runs.trainer import on_gpu
+from bert_lightning.runs.trainer import on_gpu, prepare_machine
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
 
 
@@ -47,6 +47,8 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
         raise InputError(f"pseudo_labels need texts with single labels, and this is {experiment.task}")
     if experiment.sequence is not None:
         raise InputError("pseudo_labels cannot be combined with sequence: label the texts of its tasks beforehand")
+    if getattr(data.settings, "demonstrations", False):
+        raise InputError("pseudo_labels cannot be combined with data.demonstrations, which a checkpoint keeps")
     if settings.unlabelled is None and data.settings.examples_per_class is None:
         raise InputError(
             "pseudo_labels.unlabelled is not set: without data.examples_per_class, no example of the training file "
@@ -59,7 +61,12 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
         is_pair=data.settings.is_pair,
         modules=experiment.modules,
     )
-    texts = data.unlabelled(settings.unlabelled, settings.max_samples)
+    try:
+        texts = data.unlabelled(settings.unlabelled, settings.max_samples)
+    except InputError as error:
+        raise InputError(f"pseudo_labels.unlabelled: {error}") from None
+    # Threads and kernels are those of the training, so a second training of a process labels as the first one did.
+    prepare_machine(experiment.trainer)
     logits = mean_logits(teachers, data.labels, texts, _device(experiment))
     try:
         drawn = drawn_texts(

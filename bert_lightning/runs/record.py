@@ -49,13 +49,24 @@ MODULES = "own_modules"
 WANDB = "wandb"
 
 
+# The first word of a fingerprint -> what it identifies, for messages; all others are splits.
+_KINDS = {
+    "model": "the model to start from",
+    "teacher": "the {}",
+    "labeller": "the {}",
+    "previous": "the run of the task before",
+    "information": "the information of the run of the task before",
+}
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The data of a training and the pre-trained weights that it starts from, as the manifest identifies them.
 
     Attributes:
-        fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from; `teacher` ->
-            that of the teacher's weights; `previous` and `information` -> those of the run of the task before.
+        fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from; `teacher`,
+            `teacher NAME` and `labeller NAME` -> those of other models; `previous` and `information` -> those of the
+            run of the task before.
         model_revision: commit of the hub model to start from.
         start: the checkpoint that training starts from.
     """
@@ -89,24 +100,25 @@ class Inputs:
         Raises:
             InputError: the data or the model changed.
         """
-        if expected is not None and not self._match(expected):
+        if expected is not None and (others := self._others(expected)):
+            raise InputError(f"{directory.path}: {others} changed since the run")
+        if others := self._others(directory.read_manifest().get("data", self.fingerprints)):
             raise InputError(
-                f"{directory.path}: the data, the model to start from, the teacher or the run of the task before is "
-                "no longer what the run had"
-            )
-        if not self._match(directory.read_manifest().get("data", self.fingerprints)):
-            raise InputError(
-                "the data, the model to start from, the teacher or the run of the task before changed since "
-                f"{directory.path} was started: to train with them as they are now, choose another directory or use "
-                "`--resume never`"
+                f"{others} changed since {directory.path} was started: to train with them as they are now, choose "
+                "another directory or use `--resume never`"
             )
 
-    def _match(self, recorded: Mapping[str, str]) -> bool:
-        """Return whether recorded fingerprints equal these. Earlier versions had another SHA-256 of the weights."""
+    def _others(self, recorded: Mapping[str, str]) -> str:
+        """Name the inputs that differ from recorded ones; empty if none does.
+
+        Earlier versions had another SHA-256 of the weights.
+        """
         fingerprints = dict(recorded)
         if self.start is not None and "model" in fingerprints:
             fingerprints["model"] = current_form(fingerprints["model"], self.start.tensors)
-        return fingerprints == self.fingerprints
+        names = [*self.fingerprints, *(name for name in fingerprints if name not in self.fingerprints)]
+        differing = [name for name in names if fingerprints.get(name) != self.fingerprints.get(name)]
+        return ", ".join(_KINDS.get(name.partition(" ")[0], "the {} data").format(name) for name in differing)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def build_trainer(
     quiet()
     settings = experiment.trainer
     assert settings.precision != "auto", "settled before"
-    _prepare_machine(settings)
+    prepare_machine(settings)
     strategy, custom_precision = _strategy(experiment), _custom_precision(settings)
     try:
         trainer = Trainer(
@@ -110,7 +110,7 @@ def build_trainer(
     return trainer
 
 
-def _prepare_machine(settings: TrainerSettings) -> None:
+def prepare_machine(settings: TrainerSettings) -> None:
     """Set torch's global state: threads of a processor, kernels of a GPU, one option of deterministic mode.
 
     Raises:

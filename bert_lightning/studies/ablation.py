@@ -84,6 +84,7 @@ def ablate(
             progress.retry_failed()
         for line in summary(described, progress, before):
             reporter.line(line)
+        progress.reduce_finished()
         record = Runner(progress, launcher, reporter, new_record(described, before), allow_modules).run()
     for line in conclusion(record, folder, chosen):
         reporter.line(line)

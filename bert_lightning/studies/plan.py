@@ -253,6 +253,11 @@ def _check_names(study: Study, arms: Mapping[str, Sequence[Arm]]) -> None:
         if [arm.name for arm in arms[stage]] != [arm.name for arm in arms[stages[0]]]:
             message = f"the stages {stages[0]} and {stage} have different arms, so they cannot be compared"
             study.fail(message, "compare", "stages")
+    if stages and study.published:
+        message = (
+            "published names arms, and compare.stages makes stages the rows: put figures into the experiment files"
+        )
+        study.fail(message, "published")
     for name in study.published:
         if name not in known:
             study.fail(f"published names {name!r}, which is not an arm{nearest(name, known)}", "published", name)

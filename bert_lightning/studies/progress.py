@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.finished_checkpoints import reduce_finished
 from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.record import RecordedRun, State, StudyRecord
 from bert_lightning.studies.states import Directories, current, has_other_start
@@ -99,6 +101,12 @@ class Progress:
                 recorded = run.recorded()
             self.runs[run] = replace(recorded, state="waiting")
         self.block()
+
+    def reduce_finished(self) -> None:
+        """Reduce the checkpoints of finished runs to their weights, if their settings say so now."""
+        for run, recorded in self.chosen.items():
+            if recorded.state == "finished":
+                reduce_finished(run.experiment, RunDirectory(self.folder / recorded.directory))
 
     def find_stale(self, upstream: PlannedRun) -> None:
         """Mark runs as stale that started from other weights than those of an upstream run that has just finished."""

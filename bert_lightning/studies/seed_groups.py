@@ -20,13 +20,16 @@ class SeedGroup:
             group differs from other groups.
         runs: seed -> run, sorted by seed.
         metrics: the metrics that the study compares; empty for all.
-        is_baseline: whether this arm is `compare.baseline` of the study.
+        is_baseline: whether the others of its table are compared with it, by the study's own choice.
+        table: the folder of the study, and the stage whose arms are compared, or the arm whose stages are. Groups are
+            compared within a table. All runs outside studies are in one.
     """
 
     label: str
     runs: dict[int, Run]
     metrics: tuple[str, ...] = ()
     is_baseline: bool = False
+    table: tuple[str, str] = ("", "")
 
 
 def seed_groups(paths: Sequence[Path]) -> tuple[list[SeedGroup], list[str]]:
@@ -68,8 +71,11 @@ def _of_study(folder: Path, record: StudyRecord, notes: list[str]) -> list[SeedG
         runs, repeated = by_seed(finished)
         notes += [*left_out, *repeated]
         label = f"{stage}/{arm}" if len(record.stages) > 1 else arm
+        compare = record.compare
+        table, row = (arm, stage) if stage in compare.stages else (stage, arm)
         if runs:
-            groups.append(SeedGroup(label, runs, record.compare.metric, arm == record.compare.baseline))
+            is_baseline = row == compare.baseline
+            groups.append(SeedGroup(label, runs, compare.metric, is_baseline, (str(folder), table)))
     return groups
 
 

@@ -126,12 +126,12 @@ def seeds_for_difference(
     scored = [group for group in groups if values[id(group)]]
     if all(len(values[id(group)]) < 2 for group in scored):
         raise InputError("no arm has two seeds, so there is no spread between seeds to compute with")
-    first = _baseline(scored, baseline)
+    firsts = _baselines(scored, baseline)
     arms = [_of_arm(question, group.label, values[id(group)]) for group in scored if len(values[id(group)]) > 1]
     pairs = [
         _of_pair(question, group.label, first.label, values[id(group)], values[id(first)])
         for group in scored
-        if group is not first
+        if (first := firsts[group.table]) is not group
     ]
     every = [score for scores in values.values() for score in scores.values()]
     return Answers(question, arms, pairs, (min(every), max(every)), notes)
@@ -158,13 +158,16 @@ def _scores(group: SeedGroup, metric: str) -> dict[int, float]:
     return {seed: score for seed, score in scores.items() if score is not None and abs(score) < float("inf")}
 
 
-def _baseline(groups: Sequence[SeedGroup], label: str | None) -> SeedGroup:
-    if label is None:
-        return next((group for group in groups if group.is_baseline), groups[0])
-    found = next((group for group in groups if group.label == label), None)
-    if found is None:
+def _baselines(groups: Sequence[SeedGroup], label: str | None) -> dict[tuple[str, str], SeedGroup]:
+    """Return the group that each table compares with: the named one in its table, that of the study, or the first."""
+    found: dict[tuple[str, str], SeedGroup] = {}
+    for group in groups:
+        found.setdefault(group.table, group)
+    found |= {group.table: group for group in groups if group.is_baseline}
+    named = {group.table: group for group in groups if group.label == label}
+    if label is not None and not named:
         raise InputError(f"--baseline: no arm is called {label!r}{nearest(label, [group.label for group in groups])}")
-    return found
+    return found | named
 
 
 def _of_arm(question: Question, label: str, scores: dict[int, float]) -> Answer:

@@ -97,7 +97,8 @@ class Directories:
             key = difference.key
             if key in run.upstreams:
                 return Path(str(difference.old)).name == self.path(run.upstreams[key]).name
-            return (key in _WITHOUT_EFFECT or key.startswith("wandb.")) and key not in run.settings
+            # Arms that differ in such a key are runs of their own.
+            return (key in _WITHOUT_EFFECT or key.startswith("wandb.")) and key not in run.arm.settings
 
         return may_differ
 

@@ -158,8 +158,8 @@ class LogInterval:
         return {_SUMS_KEY: sums, _SECONDS_KEY: self._seconds(), _NAMES_KEY: self._names}
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the open interval of a checkpoint, which `start` continues."""
-        self._restored, self._seconds_before = checkpoint[_SUMS_KEY], checkpoint[_SECONDS_KEY]
+        """Load the open interval of a checkpoint, which `start` continues. One that holds weights alone has none."""
+        self._restored, self._seconds_before = checkpoint.get(_SUMS_KEY), checkpoint.get(_SECONDS_KEY, 0.0)
         self._names = checkpoint.get(_NAMES_KEY)
 
 

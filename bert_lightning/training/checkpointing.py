@@ -22,6 +22,7 @@ from bert_lightning.checkpoints.native import (
     BEST,
     LAST,
     damage,
+    has_training_state,
     load_native,
     step_checkpoints,
     step_in_name,
@@ -52,9 +53,9 @@ class CheckpointSettings:
         monitor: the metric that decides which checkpoint is the best; by default the task's metric.
         mode: `min` if lower values of the metric are better, `max` if higher ones are. It is required if `monitor` is
             not the task's metric.
-        keep_training_state: keep what a resume needs in the checkpoints of a finished run. Otherwise, the last and
-            the best one (and those of `keep_every_n_steps`) keep their weights alone when the run has finished: a
-            third of the size with AdamW, but no training can continue from them.
+        keep_training_state: keep what a resume needs in the checkpoints of a finished run. Otherwise, the last one,
+            the best one and those of `keep_every_n_steps` keep their weights alone once the run has finished: a third
+            of the size with AdamW, but no training can resume from them. All others are removed then.
         sharded: each process writes its slices into a folder; otherwise the first process writes everything into a
             file. It requires `trainer.strategy` fsdp. All commands and strategies read both, on any number of
             processes.
@@ -344,25 +345,29 @@ class Checkpointing(Checkpoint):
 def keep_weights_alone(folder: Path, settings: CheckpointSettings) -> None:
     """Reduce the checkpoints of a finished run to their weights, and remove those that no link and no setting names.
 
-    Each file is replaced atomically under its name, so this may be called again after a kill. A folder whose links a
-    copy has turned into files stays as it is.
+    Everything is verified before anything is changed. Each file is replaced atomically under its name, so this may be
+    called again after a kill. A folder with shards, or whose links a copy has turned into files, stays as it is.
 
     Raises:
         CheckpointError: a checkpoint is damaged.
         WorkError: one cannot be written.
     """
     links = [link for link in (folder / LAST, folder / BEST) if link.is_symlink()]
-    if folder / LAST not in links:
+    steps = step_checkpoints(folder)
+    if folder / LAST not in links or any(path.is_dir() for path in steps):
         return
     named, interval = {link.resolve().name for link in links}, settings.keep_every_n_steps
-    for path in step_checkpoints(folder):
-        if path.name not in named and not (interval and step_in_name(path) % interval == 0):
+    kept = [path for path in steps if path.name in named or (interval and step_in_name(path) % interval == 0)]
+    whole = [path for path in kept if has_training_state(path)]
+    for path in whole:
+        if fault := damage(path):
+            raise CheckpointError(f"{path} {fault}")
+    _remove_half_written(folder)
+    for path in whole:
+        _write(without_training_state(load_native(path)), path)
+    for path in steps:
+        if path not in kept:
             remove(path)
-            continue
-        content = load_native(path)
-        weights = without_training_state(content)
-        if len(weights) < len(content):
-            _write(weights, path)
 
 
 def newest_valid(folder: Path) -> Path | None:
@@ -382,14 +387,18 @@ def newest_valid(folder: Path) -> Path | None:
     return None
 
 
+def _remove_half_written(folder: Path) -> None:
+    """Remove what killed processes left. A kill may also have interrupted a removal from `set-aside/`."""
+    for path in (*folder.glob(".*.tmp"), *folder.glob(f"{SET_ASIDE}/.*.tmp")):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def set_aside(folder: Path, step: int) -> None:
     """Move the checkpoints after `step` to `set-aside/`, because a run that resumes from `step` will write its own.
 
     Also remove the files that killed processes left: half-written ones, and checksums without their file.
     """
-    # A kill may also have interrupted the removal of an older checkpoint from `set-aside/`.
-    for path in (*folder.glob(".*.tmp"), *folder.glob(f"{SET_ASIDE}/.*.tmp")):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    _remove_half_written(folder)
     for path in folder.glob("step-*.sha256"):
         if not path.with_suffix("").exists():
             path.unlink()

@@ -141,6 +141,30 @@ def test_a_kill_while_a_file_is_replaced_leaves_the_old_one_valid(tmp_path: Path
     assert "damaged" in damage(path)
 
 
+def test_a_reader_beside_a_process_that_replaces_the_file_finds_no_damage(tmp_path: Path, monkeypatch):
+    path, hashed = tmp_path / "file", files.sha256
+    write_with_checksum(path, lambda file: file.write(b"old"))
+
+    def replaced_meanwhile(read):
+        found = hashed(read)
+        write_with_checksum(path, lambda file: file.write(b"new"))
+        return found
+
+    monkeypatch.setattr(files, "sha256", replaced_meanwhile)
+    assert damage(path) is None
+    monkeypatch.setattr(files, "sha256", hashed)
+    sums = files.recorded_sums
+
+    def replaced_before_hashing(read):
+        found = sums(read)
+        monkeypatch.setattr(files, "recorded_sums", sums)
+        write_with_checksum(path, lambda file: file.write(b"newer"))
+        return found
+
+    monkeypatch.setattr(files, "recorded_sums", replaced_before_hashing)
+    assert damage(path) is None
+
+
 def test_truncated_missing_and_unchecked_files_are_named_as_such(tmp_path: Path):
     path = tmp_path / "file"
     assert "missing" in damage(path)

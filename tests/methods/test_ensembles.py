@@ -252,7 +252,7 @@ def test_a_run_with_pseudo_labels_resumes_bit_for_bit_and_refuses_other_models(v
     (whole / "manifest.json").write_text(json.dumps({**manifest, "ended": "interrupted"}))
     other = [f"--pseudo_labels.teachers.one={teachers['two']}", "--run-directory", str(whole)]
     assert main([*command, *labelled_by(teachers, "one"), *other]) == 2
-    assert "changed since" in capsys.readouterr().err
+    assert "the labeller one changed since" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,18 @@ def test_a_run_with_pseudo_labels_resumes_bit_for_bit_and_refuses_other_models(v
                 "--pseudo_labels.per_class=5",
                 "--pseudo_labels.unlabelled=no.tsv",
             ],
-            "no.tsv",
+            r"^pseudo_labels\.unlabelled: no\.tsv",
+        ),
+        (
+            [
+                "--pseudo_labels.teachers.one={one}",
+                "--pseudo_labels.per_class=5",
+                "--task=cloze",
+                f"--data.verbalizer={json.dumps(WORDS)}",
+                "--data.demonstrations=true",
+                "--data.max_seq_length=64",
+            ],
+            r"pseudo_labels cannot be combined with data\.demonstrations",
         ),
         (
             ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=5", "--pseudo_labels.max_samples=1"],

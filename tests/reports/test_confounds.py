@@ -72,6 +72,13 @@ def test_a_consequence_of_the_axis_is_no_confound(tmp_path, key, what, options):
     assert confounds(pair(tmp_path, key, **options)) == (set(), {what: key})
 
 
+def test_other_training_examples_are_no_reason_for_other_validation_data(tmp_path):
+    data = ({"train": "0", "validation": "0"}, {"train": "1", "validation": "1"})
+    for number, key in enumerate(("data.examples_per_class", "data.max_train_samples", "pseudo_labels.per_class")):
+        found = confounds(pair(tmp_path / str(number), key, data=data, values=(4, 8), task="pretraining"))
+        assert found == ({"data: validation"}, {"data: train": key})
+
+
 def test_early_stopping_explains_other_steps_and_the_axis_alone_explains_no_version(tmp_path):
     config = {"early_stopping": {"patience": 3}}
     options = {"versions": (VERSIONS, {**VERSIONS, "torch": "2.12.0"}), "step": (40, 60)}

@@ -1,6 +1,8 @@
 """Finished runs that keep their weights and not the state of their training."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
-from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.training import checkpointing
 from tests.support.methods import maker
 from tests.support.task_data import tiny_classification
@@ -89,22 +91,57 @@ def test_everything_but_resuming_works_from_weights_alone(fit, values, capsys):
     assert read_checkpoint(run / "checkpoints/last.ckpt").provenance.digest == manifest["weights"]
 
 
-def test_the_command_given_again_reduces_a_run_that_was_finished_or_killed_before(fit, monkeypatch):
-    run = fit("run")
-    assert "optimizer_states" in content(run)
-    write = checkpointing._write
+@pytest.mark.parametrize("moment", ["before the file", "before its sums", "at the second file"])
+def test_the_command_given_again_reduces_a_run_whose_reduction_was_killed(fit, monkeypatch, moment):
+    run = fit("run", "--checkpoint.keep_every_n_steps=1")
+    assert len(steps(run)) == 4
+    replace, replaced = os.replace, []
 
-    def killed(*_):
-        raise KeyboardInterrupt
+    def killed(source, target):
+        name = Path(target).name
+        is_sums = name.endswith(".sha256")
+        if moment == "before the file" and not is_sums:
+            raise KeyboardInterrupt
+        if moment == "before its sums" and is_sums and replaced:
+            raise KeyboardInterrupt
+        if moment == "at the second file" and not is_sums and replaced:
+            raise KeyboardInterrupt
+        replace(source, target)
+        if not is_sums:
+            replaced.append(name)
 
-    monkeypatch.setattr(checkpointing, "_write", killed)
-    with pytest.raises(KeyboardInterrupt):
-        checkpointing.keep_weights_alone(run / "checkpoints", checkpointing.CheckpointSettings())
-    assert RunDirectory(run).read_manifest()["ended"] == "finished"
-    monkeypatch.setattr(checkpointing, "_write", write)
-    fit("run", ALONE)
-    assert "optimizer_states" not in content(run)
-    assert "optimizer_states" not in content(run, "best.ckpt")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        settings = checkpointing.CheckpointSettings(keep_every_n_steps=1)
+        with pytest.raises(KeyboardInterrupt):
+            checkpointing.keep_weights_alone(run / "checkpoints", settings)
+    assert len(replaced) == (moment != "before the file")
+    assert all(damage(run / "checkpoints" / name) is None for name in steps(run))
+    fit("run", ALONE, "--checkpoint.keep_every_n_steps=1")
+    assert all("optimizer_states" not in content(run, name) for name in steps(run))
+    assert not [*(run / "checkpoints").glob(".*.tmp")]
+
+
+def test_a_reduction_that_fails_changes_nothing_and_is_no_failure_of_the_training(fit, caplog):
+    run = fit("run", "--checkpoint.keep_every_n_steps=1")
+    damaged = run / "checkpoints/step-000000001.ckpt"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    before = {path: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    fit("run", ALONE, "--checkpoint.keep_every_n_steps=1")
+    assert "the run has finished, but its checkpoints keep the state of training" in caplog.text
+    assert {path: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
+
+
+def test_a_plain_trainer_scores_and_predicts_from_weights_alone(fit, values, tmp_path):
+    run = fit("alone", ALONE)
+    setup = build(maker(values)(), None)
+    trainer = build_trainer(maker(values)(), tmp_path, [])
+    path = (run / "checkpoints/last.ckpt").resolve()
+    [scores] = trainer.validate(setup.task, setup.data, ckpt_path=path, verbose=False)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert scores["val/loss"] == pytest.approx([row["val/loss"] for row in rows if "val/loss" in row][-1])
+    with pytest.raises(KeyError, match="contains only the model"):
+        build_trainer(maker(values)(), tmp_path, []).fit(setup.task, setup.data, ckpt_path=path)
 
 
 def test_chosen_steps_stay_and_a_copied_folder_is_not_touched(fit, tmp_path):
@@ -122,7 +159,12 @@ def test_chosen_steps_stay_and_a_copied_folder_is_not_touched(fit, tmp_path):
     assert {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()} == before
 
 
-def test_shards_are_not_reduced(values):
+def test_shards_are_not_reduced(fit, values):
+    run = fit("run")
+    (run / "checkpoints/step-000000009.ckpt").mkdir()
+    before = {path: path.is_dir() or path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    checkpointing.keep_weights_alone(run / "checkpoints", checkpointing.CheckpointSettings())
+    assert {path: path.is_dir() or path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
     options = [ALONE, "--checkpoint.sharded=true", "--trainer.strategy=fsdp"]
     with pytest.raises(InputError, match=r"keep_training_state must be true with checkpoint\.sharded"):
         maker(values)(*options)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bert_lightning.checkpoints.files import write_json
+from bert_lightning.checkpoints.native import has_training_state
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
@@ -404,6 +405,19 @@ def test_the_last_lines_of_a_log_leave_out_those_of_earlier_processes(tmp_path):
     assert last_lines(log, 6, start) == [*(f"line {number}" for number in range(4, 9)), "bell \a"]
     assert last_lines(log, 20) == ["old", *(f"line {number}" for number in range(9)), "bell \a"]
     assert last_lines(tmp_path / "none.log", 6) == []
+
+
+def test_finished_runs_are_reduced_to_their_weights_once_the_study_says_so(capsys):
+    alone = {"seeds": [1], "axes": None, "stages": None}
+    assert main(["ablate", str(file(**alone))]) == 0
+    [run] = StudyRecord.read(FOLDER).runs
+    last = (FOLDER / run.directory / "checkpoints/last.ckpt").resolve()
+    assert has_training_state(last)
+    capsys.readouterr()
+    overrides = {"checkpoint.keep_training_state": False}
+    assert main(["ablate", str(file(**alone, overrides=overrides))]) == 0
+    assert "1 runs in studies/nsp: 1 finished" in capsys.readouterr().out
+    assert not has_training_state(last)
 
 
 def test_a_real_process_trains_and_writes_its_log(capsys):

@@ -120,6 +120,10 @@ def test_arms_of_equal_settings_are_refused():
             },
             "the stages pretraining and topics have different arms, so they cannot be compared",
         ),
+        (
+            {"compare": {"stages": ["pretraining", "topics"]}, "published": {"objective=next-sentence": []}},
+            "published names arms, and compare.stages makes stages the rows",
+        ),
         ({"published": {"nothing": []}}, "published names 'nothing', which is not an arm"),
         ({"axes": [{"a.b": [*range(500)]}, {"a.c": [*range(500)]}]}, "the study has 1,000,000 runs, and at most"),
     ],

@@ -132,7 +132,7 @@ def test_other_weights_differ_though_the_metrics_agree(run, tmp_path):
     ("change", "message"),
     [
         ({"ended": "stopped by SIGTERM"}, "has not finished"),
-        ({"data": {"train": "0" * 64}}, "no longer what the run had"),
+        ({"data": {"train": "0" * 64}}, "the train data, the validation data changed since the run"),
     ],
 )
 def test_a_run_that_cannot_be_repeated_is_refused_and_nothing_is_written(run, tmp_path, capsys, change, message):

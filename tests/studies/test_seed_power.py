@@ -93,6 +93,27 @@ def test_a_study_gives_arms_metric_and_baseline_and_options_change_them(tmp_path
     assert (values["question"]["metric"], values["pairs"][0]["num"]) == ("val/loss", 5)
 
 
+def test_arms_are_compared_within_their_stage_and_compared_stages_within_their_arm(tmp_path):
+    runs = []
+    for stage in ("one", "two"):
+        for name, scores in (("a", LOW), ("b", HIGH)):
+            arm(tmp_path / f"runs/{stage}-{name}", scores, 0.1)
+            for seed in scores:
+                entry = recorded(f"runs/{stage}-{name}/seed-{seed}", "finished")
+                runs.append(replace(entry, stage=stage, arm=name, seed=seed))
+
+    def pairs(**compare):
+        StudyRecord("s", "?", "", "0", ("one", "two"), tuple(runs), Compare(**compare)).write(tmp_path)
+        return [answer.label for answer in seeds_for_difference([tmp_path], 0.01).pairs]
+
+    assert pairs() == ["one/b against one/a", "two/b against two/a"]
+    assert pairs(baseline="b") == ["one/a against one/b", "two/a against two/b"]
+    assert pairs(stages=("one", "two")) == ["two/a against one/a", "two/b against one/b"]
+    assert pairs(stages=("one", "two"), baseline="two") == ["one/a against two/a", "one/b against two/b"]
+    found = seeds_for_difference([tmp_path], 0.01, baseline="one/a").pairs
+    assert [answer.label for answer in found] == ["one/b against two/b", "two/a against one/a"]
+
+
 def test_without_a_metric_of_a_study_the_first_score_that_is_no_loss_counts(tmp_path):
     assert seeds_for_difference([arm(tmp_path, LOW, 0.1)], 0.01).question.metric == "val/accuracy"
 

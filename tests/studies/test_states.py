@@ -196,10 +196,15 @@ def test_a_setting_without_effect_on_the_result_repeats_no_run():
         begin(run, ended="finished")
     figures = [{"metric": "val/mlm_loss", "value": 2.0, "tolerance": 0.1, "source": "a paper"}]
     changed = {"wandb.project": "other", "data.num_workers": 1, "published": figures}
-    runs = planned(seeds=[1], stages=None, overrides={key: changed[key] for key in ("wandb.project", "published")})
-    assert not {run.directory for run in runs} & {run.directory for run in before}
-    # Settings that the study itself varies or fixes do count.
-    assert {recorded.state for recorded in Progress(folder, runs, None).runs.values()} == {"waiting"}
+    alone = {**changed, "checkpoint.keep_training_state": False}
+    for settings, expected in (
+        ({"overrides": alone}, "finished"),
+        ({"axes": [{"data.num_workers": [1]}]}, "waiting"),
+    ):
+        runs = planned(**{"seeds": [1], "stages": None, **settings})
+        assert not {run.directory for run in runs} & {run.directory for run in before}
+        # Values that the study varies are runs of their own.
+        assert {recorded.state for recorded in Progress(folder, runs, None).runs.values()} == {expected}
     values = yaml.safe_load(Path("pretraining.yaml").read_text())
     values |= {"wandb": {"project": "other"}, "published": figures}
     Path("pretraining.yaml").write_text(yaml.safe_dump(values))

@@ -201,9 +201,7 @@ class ClozeDataModule(TextClassificationDataModule):
 
     def _with_added(self, split: EncodedTexts, added: Sequence[LabelledText]) -> EncodedClozes:
         if self.settings.demonstrations:
-            raise InputError(
-                "data.demonstrations cannot be combined with replayed examples of other tasks or with pseudo_labels"
-            )
+            raise InputError("data.demonstrations cannot be combined with replayed examples of other tasks")
         mixed = [*split.examples, *added]
         return self._encoded(SplitExamples(mixed, [Subset("", 0, len(mixed))], ""))
 

@@ -97,7 +97,10 @@ class ClozeTask(TextClassificationTask):
         Over several draws of demonstrations, they are averaged, which gives each label up to a constant the average
         of the logits of its answer, as in LM-BFF's `run.py`.
         """
-        scores = self.log_probabilities(batch).view(len(batch["numbers"]), -1, len(self.labels)).mean(1)
+        scores = self.log_probabilities(batch)
+        num_draws = len(scores) // max(1, len(batch["numbers"]))
+        if num_draws > 1:
+            scores = scores.view(-1, num_draws, len(self.labels)).mean(1)
         prior = None if self.training else self.log_prior()
         return scores if prior is None else scores - prior
 

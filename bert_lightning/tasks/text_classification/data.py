@@ -172,7 +172,10 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
             texts = (example for example in checked if example.location not in used)
         found = list(islice(texts, limit))
         if not found:
-            raise InputError(f"{source or 'data.train'}: there are no texts besides those that the run trains on")
+            rest = "the run trains or validates on all examples of the training file"
+            raise InputError(f"{source}: there are no texts" if source is not None else rest)
+        if source is not None:
+            _warn_of_blank_texts(found, source)
         return found
 
     def _checked(self, read: SplitExamples[LabelledText]) -> SplitExamples[LabelledText]:

@@ -117,6 +117,8 @@ def test_the_score_of_a_text_is_the_mean_over_its_draws_and_the_first_draw_is_th
     first = split.batch_of_draws(numbers, 1)["input_ids"]
     width = min(first.shape[1], batch["input_ids"].shape[1])
     assert torch.equal(first[:, :width], batch["input_ids"][::3, :width])
+    empty = np.zeros(0, dtype=np.int64)
+    assert several.task.compute(split.batch(empty)).shape == (0, 3)
     # Training takes one draw per step.
     assert len(several.data.splits["train"].training_batch(np.arange(4), 1, 0)["input_ids"]) == 4
 
