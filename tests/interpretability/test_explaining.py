@@ -421,3 +421,68 @@ def test_every_published_task_is_explained_and_any_other_task_is_refused_by_name
     }  # fmt: skip
     with pytest.raises(InputError, match="'text-classification' cannot be explained"):
         Inference.explained(untrained("text-classification"), Row("item 1", {}), None)
+
+
+# -- branches that the experiments above do not reach ------------------------------------------------------------------
+
+SENTENCES = ["The old cat sees the young dog.", "A red house.", "The river and the tree.", "The dog sees a tree."]
+
+
+def of_texts(untrained, folder, kind, labels):
+    """Build a classifier of another kind of problem on a file of its own."""
+    lines = [f"{sentence}\t{label}\n" for sentence, label in zip(SENTENCES, labels, strict=True)]
+    (folder / "texts.tsv").write_text("sentence\ttopic\n" + "".join(lines))
+    separator = ("--data.label_separator", ",") if kind == "multi-label" else ()
+    files = [each for name in ("train", "validation") for each in (f"--data.{name}", str(folder / "texts.tsv"))]
+    return untrained("text-classification", "--data.problem", kind, *separator, *files)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "integrated-gradients"])
+def test_a_regression_is_explained_by_its_number(untrained, tmp_path, method):
+    task = of_texts(untrained, tmp_path, "regression", [0.5, 1.5, 2, 3])
+    row = {"sentence": SENTENCES[0]}
+    [prediction] = task.predict_rows([Row("", row)], 1)
+    [[found], [each]] = explained(task, row, method)
+    assert found.score == pytest.approx(prediction["score"], abs=1e-4)
+    assert (found.target, float(found.predicted)) == ("topic", pytest.approx(prediction["score"], rel=1e-3))
+    ids = each.batch["input_ids"]
+    masked = ids.clone()
+    for number, word in enumerate(found.words):
+        one = ids.clone()
+        one[torch.from_numpy(each.places == number)] = task.tokenizer.mask_id
+        masked[torch.from_numpy(each.places == number)] = task.tokenizer.mask_id
+        if method == "occlusion":
+            assert word.value == pytest.approx(found.score - score_of_ids(task, each, one), abs=5e-6)
+    if method == "integrated-gradients":
+        fall = found.score - score_of_ids(task, each, masked)
+        assert sum(word.value for word in found.words) == pytest.approx(fall, abs=1e-6)
+    assert next(explain(task, Row("", row), ExplanationSettings(method, "topic"))).score == found.score
+    with pytest.raises(InputError, match="the target is 'other', but this model gives one number, 'topic'"):
+        list(explain(task, Row("", row), ExplanationSettings(method, "other")))
+
+
+def test_each_of_several_labels_is_explained_by_its_own_logit(untrained, tmp_path):
+    task = of_texts(untrained, tmp_path, "multi-label", ["a,b", "b", "c,a", "c"])
+    row = Row("", {"sentence": SENTENCES[0]})
+    [prediction] = task.predict_rows([row], 1)
+    for label, probability in prediction["probabilities"].items():
+        [found] = explain(task, row, ExplanationSettings("occlusion", label))
+        assert 1 / (1 + np.exp(-found.score)) == pytest.approx(probability, abs=1e-4)
+    [found] = explain(task, row, ExplanationSettings("occlusion"))
+    assert found.target == max(prediction["probabilities"], key=prediction["probabilities"].get)
+
+
+def test_no_answer_is_explained_by_its_score_and_only_if_the_model_knows_it(untrained):
+    row = Row("item 1", RAW["question-answering"][0])
+    with pytest.raises(InputError, match="which means no answer, but this model always gives one"):
+        list(explain(untrained("question-answering"), row, ExplanationSettings("occlusion", "")))
+    task = untrained("question-answering", "--data.no_answer", "true")
+    [prediction] = task.predict_rows([row], 1)
+    [[found], [each]] = explained(task, row.values, "occlusion", "")
+    assert found.target == "no answer"
+    [empty] = [candidate for candidate in prediction["nbest"] if candidate["text"] == ""]
+    assert found.score == pytest.approx(empty["score"], abs=1e-4)
+    # The start and the end of no answer are at [CLS].
+    computed = task.compute(each.batch)
+    at_first = computed.start_logits[0, 0] + computed.end_logits[0, 0]
+    assert found.score == pytest.approx(float(at_first), abs=1e-6)
