@@ -423,7 +423,7 @@ def test_every_published_task_is_explained_and_any_other_task_is_refused_by_name
         Inference.explained(untrained("text-classification"), Row("item 1", {}), None)
 
 
-# -- branches that the experiments above do not reach ------------------------------------------------------------------
+# -- branches that the experiments above do not reach ----------------------------------------------------------------
 
 SENTENCES = ["The old cat sees the young dog.", "A red house.", "The river and the tree.", "The dog sees a tree."]
 
