@@ -1,4 +1,4 @@
-"""What a finished run keeps of its checkpoints."""
+"""The checkpoints of a finished run, which may be reduced to their weights."""
 
 import logging
 

@@ -19,7 +19,7 @@ from bert_lightning.tasks.text_classification.data import TextClassificationData
 
 
 class Labelled(NamedTuple):
-    """What a run says about the texts that were labelled for it."""
+    """Records of the texts that were labelled for a run: notes and fingerprints."""
 
     notes: Sequence[str] = ()
     """for the user"""

@@ -110,13 +110,16 @@ class EncodedClozes(EncodedTexts):
         )
 
     def training_batch(self, numbers: NDArray[np.int64], seed: int, step: int) -> Batch:
-        return self._batch(numbers, [keys_of_step(seed, step, numbers.tolist())])
+        keys = [keys_of_step(seed, step, numbers.tolist())] if self.demonstrations is not None else []
+        return self._batch(numbers, keys)
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
         return self.batch_of_draws(numbers, self.settings.demonstration_draws)
 
     def batch_of_draws(self, numbers: NDArray[np.int64], num_draws: int) -> Batch:
         """Return a batch in which each text has so many sequences, one after the other, with other demonstrations."""
+        if self.demonstrations is None:
+            return self._batch(numbers, [])
         examples = [self.examples[number] for number in numbers]
         return self._batch(numbers, [[key_of(each, draw) for each in examples] for draw in range(num_draws)])
 
@@ -125,7 +128,7 @@ class EncodedClozes(EncodedTexts):
 
         Args:
             numbers: the numbers of the texts.
-            keys: for each draw, a key of each text.
+            keys: for each draw, a key of each text; empty without demonstrations.
         """
         shown = self.demonstrations
         num_draws = len(keys) if shown is not None else 1
