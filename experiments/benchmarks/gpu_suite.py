@@ -191,7 +191,7 @@ class Suite:
         quick = ["--model.size", "tiny", "--trainer.log_every_n_steps", "1"] if self.quick else []
         # The experiment sets AdamW's moments, which SGD does not have.
         momentum = ["--optimizer", "{name: sgd, learning_rate: 0.1}"] if name == "sgd" else overrides
-        return self.fit(name, "novels/pretraining", 150, [*common, *quick, *momentum])
+        return self.fit(name, "novels/adamw", 150, [*common, *quick, *momentum])
 
     def _stores(self) -> list[str]:
         stores = self.data / "stores"
@@ -255,7 +255,7 @@ def second(suite: Suite) -> int:
         "2000",
     ]
     workers = ["--data.num_workers", "0" if suite.quick else "4"]
-    pretraining = suite.fit("pretraining", "novels/pretraining", 105, [*recipe, *workers])
+    pretraining = suite.fit("pretraining", "novels/adamw", 105, [*recipe, *workers])
     jobs = {pretraining.name: suite.place.run(pretraining, 75)}
     print_outcome(pretraining.name, jobs[pretraining.name])
     start = ["--model.pretrained", str(suite.runs / "pretraining"), "--optimizer.learning_rate", "5e-5"]
