@@ -1,8 +1,9 @@
-"""The cores that this process may use, how its threads wait for each other, and what others take of its cores.
+"""The cores that this process may use and what they can do, how threads wait, and what others take of the cores.
 
 This module imports nothing heavy, because it has to act before torch is imported.
 """
 
+import functools
 import math
 import os
 import sys
@@ -51,6 +52,19 @@ def all_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = cgroup_limit()
     return cores if limit is None else max(1, min(cores, math.floor(limit)))
+
+
+@functools.cache
+def multiply_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether these cores multiply bfloat16 in hardware.
+
+    Others emulate it, and a product then takes four (Newton-Schulz iteration) to thirty times as long as in float32.
+    """
+    try:
+        flags = cpuinfo.read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def cgroup_limit(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float | None:
@@ -136,8 +150,11 @@ cores with OMP_NUM_THREADS=1'
     if others < 0.5 or others + threads <= cores + 0.25:
         return None
     share = max(1, round(cores - others) if others < cores else cores // 2)
-    advice = f"give each its share of the cores with OMP_NUM_THREADS={min(share, max(1, cores // 2))}"
-    text = f"other processes use {min(others, cores):.1f} of the {cores} cores, so this training is slower: "
+    share = min(share, max(1, cores // 2))
+    text = f"other processes use {min(others, cores):.1f} of the {cores} cores, so this training is slower"
+    if threads <= share:
+        return f"{text}: let it wait"
+    advice = f"give each its share of the cores with OMP_NUM_THREADS={share}"
     if not any(name in environment for name in WAITING):
         advice += f", and set GOMP_SPINCOUNT={SPIN_COUNT} before torch is imported, so that waiting threads yield"
-    return f"{text}let it wait, or {advice}"
+    return f"{text}: let it wait, or {advice}"

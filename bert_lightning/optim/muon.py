@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bert_lightning.cores import multiply_bfloat16
 from bert_lightning.distributed.slices import slice_for, whole, whole_shape
 from bert_lightning.optim.adam import Group, GroupwiseOptimizer, State, fused_adam
 from bert_lightning.optim.parameter_groups import ParameterGroup
@@ -116,18 +117,28 @@ def _muon_directions(
 
 
 def orthogonalize(matrices: Tensor, num_iterations: int) -> Tensor:
-    """Replace matrices (B, R, C) by approximately U V^T of their singular value decompositions U S V^T, in bfloat16.
+    """Replace matrices (B, R, C) by approximately U V^T of their singular value decompositions U S V^T.
 
     This is the Newton-Schulz iteration with the odd polynomial of Jordan et al., for which bfloat16 is precise
-    enough. After five iterations all but the smallest singular values are between 0.7 and 1.2, not exactly 1.
-    Jordan et al. found that this does no harm.
+    enough. Devices that do not multiply bfloat16 in hardware compute in float32. After five iterations all but the
+    smallest singular values are between 0.7 and 1.2, not exactly 1. Jordan et al. found that this does no harm.
+
+    Returns:
+        (B, R, C), in bfloat16 or float32.
     """
     a, b, c = _COEFFICIENTS
     wide = matrices.shape[1] <= matrices.shape[2]
-    x = (matrices if wide else matrices.mT).bfloat16()
+    x = (matrices if wide else matrices.mT).to(_product_type(matrices.device))
     # The iteration needs a spectral norm of at most 1. The Frobenius norm is an upper bound of it.
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(num_iterations):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
+
+
+def _product_type(device: torch.device) -> torch.dtype:
+    """Return bfloat16 if the device multiplies it in hardware, else float32."""
+    on_gpu = device.type == "cuda"
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else multiply_bfloat16()
+    return torch.bfloat16 if fast else torch.float32

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.cores import multiply_bfloat16
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
@@ -52,11 +52,7 @@ def has_fast_bfloat16(accelerator: str = "auto") -> bool:
     """Return whether the device that training would use multiplies bfloat16 in hardware."""
     if torch.cuda.is_available() and accelerator != "cpu":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return multiply_bfloat16()
 
 
 def _pinned(experiment: Experiment, directory: RunDirectory | None) -> tuple[Experiment, Checkpoint | None]:

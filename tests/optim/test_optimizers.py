@@ -264,8 +264,9 @@ def test_lamb_keeps_moments_and_norms_of_bfloat16_weights_in_float32_also_after_
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32)])
 def test_muon_equals_torchs_on_each_matrix_separately(nesterov, shape, monkeypatch):
-    # Both iterate in bfloat16, where rounding depends on the CPU. In float64 no rounding hides a difference.
+    # Rounding depends on the CPU. In float64 it hides no difference. torch's Muon always iterates in bfloat16.
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda values: values.to(torch.float64, copy=True))
+    monkeypatch.setattr("bert_lightning.optim.muon._product_type", lambda device: torch.float64)
     generator = torch.Generator().manual_seed(1)
     starts = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
     alone = [nn.Parameter(start.clone()) for start in starts]
@@ -301,12 +302,16 @@ def test_orthogonalizing_takes_the_singular_values_through_the_polynomial(monkey
         for _ in range(5):
             values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
         expected = left @ torch.diag_embed(values) @ right
-        found = orthogonalize(matrices, 5)
-        assert found.dtype == torch.bfloat16
-        # Five iterations of three products, each with a relative rounding error of 2^-8.
-        assert (found.double() - expected).norm() < 15 * 2**-8 * expected.norm()
+        for in_hardware, dtype, rounding in ((True, torch.bfloat16, 2**-8), (False, torch.float32, 2**-24)):
+            monkeypatch.setattr("bert_lightning.optim.muon.multiply_bfloat16", lambda fast=in_hardware: fast)
+            found = orthogonalize(matrices, 5)
+            assert found.dtype == dtype
+            # Five iterations of three products, each with one relative rounding error in bfloat16, which sums in
+            # float32. In float32 the sums of up to 48 terms are rounded too.
+            terms = 1 if in_hardware else 48
+            assert (found.double() - expected).norm() < 15 * terms * rounding * expected.norm()
         with monkeypatch.context() as exact:
-            exact.setattr(torch.Tensor, "bfloat16", torch.Tensor.double)
+            exact.setattr("bert_lightning.optim.muon._product_type", lambda device: torch.float64)
             torch.testing.assert_close(orthogonalize(matrices, 5), expected, rtol=0.0, atol=1e-10)
 
 
