@@ -14,7 +14,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.extensions import own_errors_as
 from bert_lightning.cores import all_cores, sharing_note, used_by_others
 from bert_lightning.errors import InputError, WorkError
-from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
+from bert_lightning.runs.auto_settings import compiles, has_fast_bfloat16, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.continual import refuse_itself
 from bert_lightning.runs.directory import RunDirectory, shared_directory
@@ -168,13 +168,21 @@ def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
     if experiment.trainer.deterministic:
         on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
         print(f"deterministic algorithms: {_COST_ON_GPU if on_gpu else 'no cost on a processor'}")
-    for note in (*setup.notes, *experiment.method_defaults, *_neighbours(trainer)):
+    for note in (*setup.notes, *experiment.method_defaults, *_emulation(experiment), *_neighbours(trainer)):
         print(note)
     print(
         f"{experiment.experiment}: {_parameters(setup.task)}, {data.num_training_samples:,} training samples, "
         f"{setup.data.plan.num_steps:,} steps of {data.batch_size}" + (f", from step {step:,}" if step else ""),
         flush=True,
     )
+
+
+def _emulation(experiment: Experiment) -> list[str]:
+    """Describe what a precision costs that the device does not have in hardware."""
+    settings = experiment.trainer
+    if not settings.precision.startswith("bf16") or has_fast_bfloat16(settings.accelerator):
+        return []
+    return [f"this device emulates the bfloat16 of {settings.precision}, so 32 would be many times faster"]
 
 
 def _neighbours(trainer: Trainer) -> list[str]:
