@@ -99,6 +99,29 @@ def refuse_nameless_runs(settings: object, name: str) -> None:
             raise ValueError(f"{name}.{key} is {path!r}; it must name a run")
 
 
+def refuse_other_weights(settings: object, name: str, weighted: str) -> None:
+    """Refuse weights that are not one positive number for each entry of another mapping; none at all are fine.
+
+    Args:
+        settings: the settings.
+        name: the attribute with the weights.
+        weighted: the attribute with the entries that they weigh.
+
+    Raises:
+        ValueError: an entry is unknown or lacks a weight, or a weight is no positive number.
+    """
+    weights, entries = getattr(settings, name), getattr(settings, weighted)
+    for key, weight in weights.items():
+        if key not in entries:
+            end = nearest(key, entries) if entries else ", which is empty"
+            raise ValueError(f"{name}.{key} weighs no entry of {weighted}{end}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise ValueError(f"{name}.{key} is {weight!r}; it must be a positive number")
+    lacking = [key for key in entries if key not in weights]
+    if weights and lacking:
+        raise ValueError(f"{name} has no weight for {', '.join(lacking)}: set one for each of {weighted}")
+
+
 def refuse_empty_paths(settings: object, *names: str) -> None:
     """Refuse empty and blank paths, because an empty path would mean the current folder.
 

@@ -1,11 +1,11 @@
 """Pseudo-labels: training on texts that other models have labelled, as in the generations of iPET."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.checks import refuse_empty_paths, refuse_nameless_runs, require_at_least
+from bert_lightning.checks import refuse_empty_paths, refuse_nameless_runs, refuse_other_weights, require_at_least
 from bert_lightning.data.loading.randomness import derive_key, uniforms
 
 
@@ -19,6 +19,7 @@ class PseudoLabelSettings:
 
     Attributes:
         teachers: name -> a run of text classification or of the cloze task. Their logits are averaged.
+        teacher_weights: name -> weight of that teacher in the average; by default, they count equally.
         per_class: how many texts of each label are added to the training examples.
         unlabelled: a table with the text columns. By default, the examples of the training file that
             `data.examples_per_class` leaves out; their labels are not used.
@@ -33,11 +34,13 @@ class PseudoLabelSettings:
     unlabelled: str | None = None
     max_samples: int | None = None
     num_likeliest: int | None = None
+    teacher_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.teachers:
             raise ValueError("teachers is empty; it must name at least one run")
         refuse_nameless_runs(self, "teachers")
+        refuse_other_weights(self, "teacher_weights", "teachers")
         refuse_empty_paths(self, "unlabelled")
         require_at_least(self, 1, "per_class", "max_samples")
         require_at_least(self, self.per_class, "num_likeliest")

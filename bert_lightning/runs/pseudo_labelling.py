@@ -67,7 +67,8 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
         raise InputError(f"pseudo_labels.unlabelled: {error}") from None
     # Threads and kernels are those of the training, so a second training of a process labels as the first one did.
     prepare_machine(experiment.trainer)
-    logits = mean_logits(teachers, data.labels, texts, _device(experiment))
+    weights = [settings.teacher_weights[name] for name in settings.teachers if settings.teacher_weights]
+    logits = mean_logits(teachers, data.labels, texts, _device(experiment), weights)
     try:
         drawn = drawn_texts(
             logits.double().softmax(1).numpy(),

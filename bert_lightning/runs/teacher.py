@@ -110,7 +110,8 @@ def _ensemble(
         modules=experiment.modules,
     )
     assert isinstance(data, FineTuningDataModule)
-    mean = EnsembleLogits(tasks, student.labels, data.splits["train"])
+    weights = [settings.teacher_weights[name] for name in settings.teachers if settings.teacher_weights]
+    mean = EnsembleLogits(tasks, student.labels, data.splits["train"], weights)
     losses = DistilledLosses(student, tasks[0], settings, None, mean)
     return Distillation(losses, None, [], {f"teacher {name}": digest for name, digest in digests.items()})
 

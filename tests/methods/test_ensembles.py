@@ -81,6 +81,17 @@ def test_the_logits_are_the_mean_of_what_each_teacher_says_by_itself(values, tea
         torch.testing.assert_close(mine.log_softmax(1), theirs, rtol=0, atol=1e-3)
 
 
+def test_a_teacher_counts_as_much_as_its_weight(values, teachers):
+    weighed = ["--distillation.teacher_weights={two: 3, one: 1, three: 0.5}"]
+    options = ["--distillation.alpha=1", *named(teachers, "one", "two", "three")]
+    found, equal = (
+        build(maker(values)(*options, *more), None).task.step_method.losses.cache for more in (weighed, [])
+    )
+    own = [EnsembleLogits([each], equal.labels, equal.split).logits(torch.device("cpu")) for each in equal.teachers]
+    expected = (own[0] + 3 * own[1] + 0.5 * own[2]) / 4.5
+    torch.testing.assert_close(found.logits(torch.device("cpu")), expected, rtol=0, atol=1e-5)
+
+
 def test_an_ensemble_of_one_pattern_is_that_pattern_bit_for_bit(values, teachers):
     task = load(teachers["one"], "cpu").task
     examples = [LabelledText("", text, None, None, "") for text in ("The old cat.", "The red house sees.")]
@@ -139,6 +150,25 @@ def test_a_student_of_several_teachers_resumes_bit_for_bit_however_the_batch_is_
         (["--distillation.teachers.one={one}", "--distillation.cache=x"], "cache keeps the logits of one teacher"),
         (["--distillation.teachers.one={one}", "--distillation.alpha=0"], "teachers have no effect with alpha 0"),
         (
+            ["--distillation.teachers.one={one}", "--distillation.teacher_weights={onee: 1}"],
+            "distillation.teacher_weights.onee weighs no entry of teachers; did you mean 'one'",
+        ),
+        (
+            ["--distillation.teachers={one: '{one}', two: '{one}'}", "--distillation.teacher_weights={one: 1}"],
+            "distillation.teacher_weights has no weight for two",
+        ),
+        *(
+            (
+                ["--distillation.teachers.one={one}", f"--distillation.teacher_weights={{one: {weight}}}"],
+                rf"distillation\.teacher_weights\.one.*{weight}",
+            )
+            for weight in ("0", "-1", "many", "True")
+        ),
+        (
+            ["--distillation.teacher={one}", "--distillation.teacher_weights={one: 1}"],
+            "distillation.teacher_weights.one weighs no entry of teachers, which is empty",
+        ),
+        (
             ["--distillation.teachers.one={one}", "--data.labels=[animals, nature, places, other]"],
             r"distillation\.teachers\.one .* cannot teach this student: its labels are animals, nature, places, not",
         ),
@@ -182,6 +212,15 @@ def test_the_chance_of_a_text_is_that_of_draws_without_replacement_in_proportion
         assert [each for each in drawn if each[1] == 1] == [(4, 1), (4, 1)]
     for pair, chance in expected.items():
         assert abs(found[pair] / number - chance) < 4.5 * (chance * (1 - chance) / number) ** 0.5
+
+
+def test_labels_follow_the_teacher_with_most_of_the_weight(values, teachers):
+    both = labelled_by(teachers, "one", "three")
+    for name in ("one", "three"):
+        heavy = {"one": 1e-6, "three": 1e-6, name: 1.0}
+        weighed, _ = added(values, *both, f"--pseudo_labels.teacher_weights={json.dumps(heavy)}")
+        assert weighed == added(values, *labelled_by(teachers, name))[0]
+    assert added(values, *labelled_by(teachers, "one"))[0] != added(values, *labelled_by(teachers, "three"))[0]
 
 
 def test_with_a_number_of_likeliest_texts_a_label_needs_to_be_the_likeliest_of_none():

@@ -21,20 +21,25 @@ _BATCH_SIZE = 32
 class EnsembleLogits:
     """The mean logits of teachers for the sequences of a training split.
 
-    Schick and Schütze 2021, arXiv 2001.07676, section 3.4, with equal weights ("uniform"). The logits are computed at
-    the first step of a session, in fixed batches, so they are a function of teachers and data alone, whatever the
-    batches of the training are.
+    Schick and Schütze 2021, arXiv 2001.07676, section 3.4. The logits are computed at the first step of a
+    session, in fixed batches, so they are a function of teachers and data alone, whatever the batches of the training
+    are.
 
     Args:
         teachers: classifiers of labelled texts.
         labels: the labels of the student. A teacher may have them in another order.
         split: the training split of the student.
+        weights: of each teacher; without weights they count equally (the paper's "uniform").
     """
 
     def __init__(
-        self, teachers: Sequence[TextClassificationTask], labels: Sequence[str], split: EncodedSplit[Any]
+        self,
+        teachers: Sequence[TextClassificationTask],
+        labels: Sequence[str],
+        split: EncodedSplit[Any],
+        weights: Sequence[float] = (),
     ) -> None:
-        self.teachers, self.labels, self.split = list(teachers), list(labels), split
+        self.teachers, self.labels, self.split, self.weights = list(teachers), list(labels), split, weights
         self._logits: Tensor | None = None
 
     def read(self, teacher: Task, batch: Batch, student: Sequence[Distribution]) -> list[Distribution]:
@@ -46,7 +51,7 @@ class EnsembleLogits:
 
     def logits(self, device: torch.device) -> Tensor:
         """Return (n, L) the mean logits of all examples, with the labels in the student's order."""
-        return mean_logits(self.teachers, self.labels, self.split.examples, device)
+        return mean_logits(self.teachers, self.labels, self.split.examples, device, self.weights)
 
 
 def mean_logits(
@@ -54,6 +59,7 @@ def mean_logits(
     labels: Sequence[str],
     examples: Sequence[LabelledText],
     device: torch.device,
+    weights: Sequence[float] = (),
 ) -> Tensor:
     """Return (n, L) the mean logits of teachers for examples, on the processor.
 
@@ -62,13 +68,15 @@ def mean_logits(
         labels: the order of the labels. A teacher may have them in another order.
         examples: the texts; their labels are not used.
         device: where the teachers compute, one after the other.
+        weights: of each teacher; without weights they count equally.
     """
+    weights = weights or [1.0] * len(teachers)
     total = torch.zeros(len(examples), len(labels))
-    for teacher in teachers:
+    for teacher, weight in zip(teachers, weights, strict=True):
         teacher.to(device)
         encoded = teacher.encode(list(examples))
         outputs = torch.from_numpy(np.stack(teacher.outputs_for(encoded, _BATCH_SIZE)))
         teacher.cpu()
         order = [teacher.labels.index(label) for label in labels]
-        total += outputs[:, order].float()
-    return total / len(teachers)
+        total += weight * outputs[:, order].float()
+    return total / sum(weights)

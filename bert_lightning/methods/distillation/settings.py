@@ -7,6 +7,7 @@ from bert_lightning.checks import (
     RefusedValue,
     refuse_empty_paths,
     refuse_nameless_runs,
+    refuse_other_weights,
     require_at_least,
     require_positive,
 )
@@ -29,6 +30,8 @@ class DistillationSettings:
     Attributes:
         teachers: name -> a run of text classification or of the cloze task, in place of `teacher`. Each reads the
             examples in its own form, with its own vocabulary and pattern, and their logits are averaged (PET).
+        teacher_weights: name -> weight of that teacher in the average. PET takes the accuracy of each untrained model
+            on the training examples. By default, they count equally.
         teacher: a checkpoint of the same task, with the same labels and vocabulary. With `alpha: 0`, which compares
             inner states alone, any encoder with the same vocabulary. A run directory, checkpoint file, Hugging Face
             folder or hub name. Its size does not matter.
@@ -50,6 +53,7 @@ class DistillationSettings:
     relations: RelationSettings | None = None
     cache: str | None = None
     teachers: dict[str, str] = field(default_factory=dict)
+    teacher_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_teachers()
@@ -67,6 +71,7 @@ class DistillationSettings:
         """Check that there is one teacher or a set of them, and that a set is asked for nothing but logits."""
         if (self.teacher is None) == (not self.teachers):
             raise ValueError("teacher or teachers must be set, and not both")
+        refuse_other_weights(self, "teacher_weights", "teachers")
         if not self.teachers:
             return
         refuse_nameless_runs(self, "teachers")
