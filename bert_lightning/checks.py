@@ -100,7 +100,7 @@ def refuse_nameless_runs(settings: object, name: str) -> None:
 
 
 def refuse_other_weights(settings: object, name: str, weighted: str) -> None:
-    """Refuse weights that are not one positive number for each entry of another mapping; none at all are fine.
+    """Check that each entry of a mapping has one positive weight. No weights at all are allowed.
 
     Args:
         settings: the settings.

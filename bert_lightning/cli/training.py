@@ -110,7 +110,7 @@ def _fit(options: argparse.Namespace) -> int:
     if options.deterministic:
         options.overrides += ["--trainer.deterministic", "true"]
     if options.at_once < 1:
-        raise InputError(f"--at-once is {options.at_once}, and must be 1 or more")
+        raise InputError(f"--at-once is {options.at_once}; it must be at least 1")
     if options.at_once > 1 and options.seeds is None:
         raise InputError("--at-once is about several seeds: name them with --seeds")
     if options.seeds is not None:

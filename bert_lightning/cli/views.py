@@ -168,7 +168,8 @@ def _compare(options: argparse.Namespace) -> int:
         from bert_lightning.studies.side_differences import as_json, side_differences
         from bert_lightning.studies.sides import side_of
 
-    _require_share(options.level, "--level")
+    if not 0.5 < options.level < 1:
+        raise InputError(f"--level is {options.level}; it must be more than 0.5 and less than 1, such as 0.95")
     found = side_differences(side_of(options.a), side_of(options.b), options.level)
     if options.json:
         print_json(as_json(found))

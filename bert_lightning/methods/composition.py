@@ -15,9 +15,11 @@ def compose(
     adversarial: Adversary,
     added: CountedLosses | None = None,
 ) -> StepMethod:
-    """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
+    """Compose a step method from up to three parts.
 
-    An adversary that compares predictions adds losses too. `task.step_parts` gets the parts that follow the training.
+    Distillation adds losses. `step_method` turns all losses into gradients. `adversarial` wraps it, to train on
+    perturbed inputs too. An adversary that compares predictions adds losses as well. `task.step_parts` gets the parts
+    that follow the training.
 
     Args:
         task: the task that is trained.
@@ -26,7 +28,7 @@ def compose(
         added: the losses of the task with those of a teacher or of an earlier model; None if there are none.
 
     Raises:
-        InputError: a custom method is none, or the adversary does not suit the task.
+        InputError: a custom method is not a step method, or the adversary does not suit the task.
     """
     losses: CountedLosses = task if added is None else added
     # A class of the user's needs no more than `wrap`.
@@ -39,10 +41,11 @@ def compose(
 
 
 def _checked(method: StepMethod, key: str) -> StepMethod:
-    """Return a step method after checking that its losses fit together. One of the user's may promise anything.
+    """Return a step method after checking that its losses fit together, because a custom one may be wrong.
 
     Raises:
-        InputError: it has no losses, or other numbers of names, losses and factors. The message names the key.
+        InputError: it has no losses, or its numbers of names, losses and factors do not fit. The message names the
+            key.
     """
     if missing := [name for name in _REQUIRED if not hasattr(method, name)]:
         raise InputError(f"{key} made {method!r}, which lacks {', '.join(missing)}")

@@ -51,11 +51,11 @@ def drawn_texts(
 ) -> list[tuple[int, int]]:
     """Choose texts of each label: return the number of each text and its label, in the order of the texts.
 
-    A text gets its likeliest label. Among the texts of a label, one after the other is drawn without replacement,
-    with chances in proportion to the probability of the label. If there are too few, all of them are repeated until
-    there are enough. Both are as in `generate_ipet_train_set` of PET's `modeling.py`. Each text has one random
-    number, so the draw is a pure function of the arguments (Efraimidis and Spirakis 2006, "Weighted random sampling
-    with a reservoir").
+    A text gets its likeliest label. With `num_likeliest`, it may be drawn for several labels, and for unlikely ones.
+    The texts of a label are drawn one after the other without replacement, with chances in proportion to the
+    probability of the label. If there are too few, all of them are repeated until there are enough. Both are as
+    in `generate_ipet_train_set` of PET's `modeling.py`. Each candidate has one random number, so the draw is a pure
+    function of the arguments (Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir").
 
     Args:
         probabilities: (n, L) the probabilities of the labels of each text.
@@ -64,7 +64,7 @@ def drawn_texts(
         num_likeliest: draw the texts of a label among this many for which it is most probable.
 
     Raises:
-        ValueError: no text has some label as its likeliest one. The message is the number of that label.
+        ValueError: for some label there is no text of which it is the likeliest one. The message is its number.
 
     >>> drawn_texts(np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]), 1, seed=0)
     [(0, 0), (1, 1)]
@@ -80,7 +80,8 @@ def drawn_texts(
             raise ValueError(label)
         candidates = np.tile(of_label, -(-per_class // len(of_label)))
         numbers = 1 - uniforms(derive_key(seed, "pseudo_labels", label), np.arange(len(candidates)))
-        # The earliest of waiting times whose rates are the probabilities: it is candidate i with its share of them.
+        # Draw an exponential waiting time for each candidate, with its probability as rate. The candidate with the
+        # shortest time is candidate i with a chance in proportion to the probability of i.
         times = -np.log(numbers) / probabilities[candidates, label]
         first = candidates[np.argsort(times, kind="stable")[:per_class]]
         chosen += [(int(number), label) for number in first]

@@ -118,7 +118,7 @@ class _Masters:
     def weight(self, values: Tensor, state: State) -> Tensor:
         """Return what is updated in place of a slice: itself, or its float32 weights in `state`.
 
-        Weights that others have changed since the last update, such as a callback, are taken over.
+        If other code, such as a callback, has changed the weights since the last update, the changed ones are used.
         """
         if _widen(values[:0]).dtype == values.dtype:
             return values
@@ -198,7 +198,7 @@ def fused_adam(
 class FusedAdamW(torch.optim.AdamW):
     """torch's fused AdamW over this process's slices, whose kernel leaves out a step that is not finite.
 
-    torch's own passes distributed tensors to the kernel, which does not take `found_inf` beside them.
+    torch's own class gives distributed tensors to the kernel, which then cannot take `found_inf`.
 
     Attributes:
         leaves_out_non_finite: True: a step with `found_inf` changes no weight and no state.

@@ -6,6 +6,7 @@ from datetime import datetime
 from bert_lightning.reports.arms import Layout
 from bert_lightning.reports.cells import metrics_of
 from bert_lightning.reports.results import ChecklistItem
+from bert_lightning.runs.record import is_split
 from bert_lightning.studies.comparison import Run
 from bert_lightning.wording import count
 
@@ -137,7 +138,7 @@ def _data(runs: Sequence[Run]) -> list[str]:
         f"{split} {_source(run, split)} (SHA-256 {str(fingerprint)[:12]})"
         for run in runs
         for split, fingerprint in run.manifest.get("data", {}).items()
-        if split not in ("model", "teacher")
+        if is_split(split)
     )
 
 

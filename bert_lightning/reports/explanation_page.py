@@ -14,7 +14,7 @@ from bert_lightning.reports.self_contained_page import self_contained_page
 from bert_lightning.runs.explanation import ExplainedWord, Explanation, WeightMap
 from bert_lightning.wording import count
 
-# What a browser on a phone bears: explanations, words, and characters of maps.
+# The most that a browser on a phone can show: explanations, words, and characters of maps.
 _MOST_EXPLANATIONS, _MOST_WORDS, _MOST_MAPS = 300, 30_000, 24_000_000
 # Shades of a colour. The page's style has a class for each.
 _NUM_SHADES = 6
@@ -96,7 +96,7 @@ class PageContent:
         """Add an explanation. Return False if the page is full.
 
         Raises:
-            InputError: one explanation has more words than a page bears.
+            InputError: the explanation has more words than a page can show.
         """
         num_words = sum(word.value is not None for word in explanation.words)
         if num_words > _MOST_WORDS:
@@ -106,7 +106,7 @@ class PageContent:
         if len(self.views) == _MOST_EXPLANATIONS or self._num_words + num_words > _MOST_WORDS:
             held = count(len(self.views), "explanation")
             self.limit = (
-                f"A page bears {_MOST_EXPLANATIONS} explanations and {_MOST_WORDS:,} words, so it holds the first "
+                f"A page can show {_MOST_EXPLANATIONS} explanations and {_MOST_WORDS:,} words, so it holds the first "
                 f"{held} and the rest of the input was not read: write .json for all of it."
             )
             return False
@@ -236,7 +236,8 @@ def _signed(value: float | None) -> str:
 def _compressed(weights: WeightMap) -> list[str]:
     """Return each block of a map as text: the square roots of its weights (N, U, U) in 63 steps, deflated.
 
-    A root keeps differences of small weights: 1/400 is step 3. Fewer steps than a byte has are smaller when deflated.
+    A root keeps differences of small weights: 1/400 is step 3. The blocks have fewer steps than a byte can hold,
+    because they are then smaller when deflated.
     """
     roots = np.rint(_STEPS * np.sqrt(np.clip(weights.weights, 0, 1))).astype(np.uint8)
     return [base64.b64encode(zlib.compress(block.tobytes(), 6)).decode() for block in roots]

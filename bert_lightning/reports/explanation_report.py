@@ -20,13 +20,29 @@ from bert_lightning.wording import count
 
 @dataclass
 class _Progress:
-    """Counts of the inputs so far, and the inputs that were left out."""
+    """Counts of the inputs and explanations so far, and the inputs that were left out."""
 
     num_inputs: int = 0
+    num_of_input: int = 0
+    """explanations of the last input; an input may have several, such as its entities"""
     num_explanations: int = 0
     largest_error: float | None = None
     points: Counter[int] = field(default_factory=Counter)
     left_out: list[str] = field(default_factory=list)
+
+    def begin_input(self) -> None:
+        """Count an input."""
+        self.num_inputs += 1
+        self.num_of_input = 0
+
+    def add(self, explanation: Explanation) -> None:
+        """Count an explanation that is written."""
+        self.num_explanations += 1
+        self.num_of_input += 1
+        if explanation.completeness_error is not None:
+            assert explanation.num_points is not None
+            self.largest_error = max(self.largest_error or 0.0, explanation.completeness_error)
+            self.points[explanation.num_points] += 1
 
     def lines(self, settings: ExplanationSettings, output: Path) -> Iterator[str]:
         """Yield lines that describe the result."""
@@ -91,10 +107,11 @@ def write_explanations(
         content = PageContent(checkpoint, settings)
         for explanation in explanations:
             if not content.add(explanation):
-                state.num_inputs -= 1
+                # The page is full. Does it hold another explanation of this input?
+                state.num_inputs -= not state.num_of_input
                 break
+            state.add(explanation)
         write_text(output, explanation_page(content, state.left_out))
-        state.num_explanations = len(content.views)
     else:
         write_atomically(output, lambda file: _write_json(file, checkpoint, settings, explanations, state))
     lines = [*state.lines(settings, output)]
@@ -104,21 +121,15 @@ def write_explanations(
 def _explanations(
     predictor: Predictor, source: str, settings: ExplanationSettings, state: _Progress
 ) -> Iterator[Explanation]:
-    """Yield the explanations of a file, and count what became of its inputs.
+    """Yield the explanations of a file, count its inputs, and note those that are left out.
 
     Raises:
         InputError: there is nothing to explain.
     """
     for row in predictor.read(source):
-        state.num_inputs += 1
+        state.begin_input()
         try:
-            for explanation in explain(predictor.task, row, settings):
-                state.num_explanations += 1
-                if explanation.completeness_error is not None:
-                    assert explanation.num_points is not None
-                    state.largest_error = max(state.largest_error or 0.0, explanation.completeness_error)
-                    state.points[explanation.num_points] += 1
-                yield explanation
+            yield from explain(predictor.task, row, settings)
         except NotExplainedError as error:
             state.left_out.append(str(error))
     if not state.num_inputs:
@@ -145,4 +156,5 @@ def _write_json(
     file.write(f'{json.dumps(head)[:-1]}, "explanations": [\n'.encode())
     for number, explanation in enumerate(explanations):
         file.write((",\n" if number else "").encode() + json.dumps(explanation.as_dict()).encode())
+        state.add(explanation)
     file.write(f'\n], "left_out": {json.dumps(state.left_out)}}}\n'.encode())

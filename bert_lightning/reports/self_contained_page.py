@@ -24,7 +24,7 @@ def self_contained_page(
     element has an attribute `style` or `on...`.
 
     Args:
-        template: file of this room that extends `base.html.jinja` and fills its block `body`.
+        template: file in `bert_lightning/reports` that extends `base.html.jinja` and fills its block `body`.
         heading: the title of the window; the template shows it too.
         styles: files with rules that follow those of `base.css.jinja`.
         scripts: files that are joined to one script. Without scripts, a page must show everything.

@@ -195,11 +195,11 @@ def _caption(rows: _Rows, metric: str) -> Iterator[str]:
     if metric.startswith(KNOWN):
         yield "Of the labels, only those of the example's own task could be chosen."
     yield (
-        "Average accuracy is the mean over all tasks at the end. Forgetting is the best score before the end less "
-        "that at the end, over all tasks except the last (Chaudhry et al. 2018). Backward transfer is the score at "
-        "the end less that right after the task was learned. Forward transfer is the score right before a task was "
-        "learned less that of the untrained model (Lopez-Paz and Ranzato 2017). Learning accuracy is the score right "
-        "after each task was learned."
+        "Average accuracy is the mean over all tasks at the end. Forgetting is the best score before the end minus "
+        "the score at the end, over all tasks except the last (Chaudhry et al. 2018). Backward transfer is the score "
+        "at the end minus the score right after the task was learned. Forward transfer is the score right before a "
+        "task was learned minus that of the untrained model (Lopez-Paz and Ranzato 2017). Learning accuracy is the "
+        "score right after each task was learned."
     )
 
 

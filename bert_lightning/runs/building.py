@@ -140,7 +140,7 @@ def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:
     """Return a note if the head of a checkpoint is left out although it is one of the model's kind."""
     if start.architecture != model.architecture or "labels" not in start.task_settings:
         return []
-    return [f"the head of {start.path} is left out, since its labels are not those of the data, in order"]
+    return [f"the head of {start.path} is not used, because its labels are not those of the data in the same order"]
 
 
 def _use_loss(experiment: Experiment, task: Task) -> None:

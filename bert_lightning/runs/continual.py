@@ -150,7 +150,7 @@ def _check_place(directory: RunDirectory, experiment: Experiment) -> None:
     assert sequence is not None
     theirs = directory.read_config().get("sequence")
     if not isinstance(theirs, dict) or theirs.get("task") != sequence.earlier[-1]:
-        found = theirs.get("task") if isinstance(theirs, dict) else "none of a sequence"
+        found = theirs.get("task") if isinstance(theirs, dict) else "not part of a sequence"
         raise InputError(
             f"sequence.previous is {directory.path}, whose task is {found}, but the task before {sequence.task} is "
             f"{sequence.earlier[-1]}"

@@ -36,7 +36,7 @@ _NUM_POSITIONS = 512
 # This share of the sequences, in percent, is not cut. Batches are only as long as their longest sequence, so a limit
 # that is too high costs nothing.
 _COVERED, _SHORTEST_LIMIT = 99, 32
-# A vocabulary to read data with before there is one, in which a word is no single unknown piece.
+# A vocabulary of characters, to read data before the real vocabulary exists. It splits a word into known pieces.
 _CHARACTERS = (*SPECIAL_TOKENS, *(prefix + each for prefix in ("", "##") for each in string.printable.strip()))
 # Parts of an example that are no text for a vocabulary.
 _NO_TEXT = {"location", "id", "label", "tags", "title"}

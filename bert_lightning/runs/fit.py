@@ -97,7 +97,7 @@ def train(
             metrics = _train(session, setup, trainer)
             record_result(session, setup.task, metrics)
             metrics |= finish_task(session, setup)
-        # Only a run that its manifest calls finished needs no resume any more.
+        # The training state can go only after the manifest says that the run is finished: nothing resumes it then.
         reduce_finished(experiment, directory)
         return metrics
 

@@ -1,7 +1,8 @@
-"""The git state of the working directory, with a patch of what is not committed, which gives a run's code again.
+"""The git state of the working directory, from which the code of a run can be restored.
 
-The patch applies to the recorded commit with `git apply`. It holds changes of tracked files and small untracked text
-files. Files that git ignores, outputs of runs and files that hold a secret of the environment are left out.
+It includes a patch of what is not committed, which applies to the recorded commit with `git apply`. The patch holds
+changes of tracked files and small untracked text files. Files that git ignores, outputs of runs and files that hold a
+secret of the environment are left out.
 """
 
 import hashlib

@@ -20,23 +20,6 @@ _FLOCK, _TYPE = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi4x", 0)
 _held: set[tuple[int, int, int]] = set()
 
 
-def holder(folder: Path) -> str | None:
-    """Return which process has taken a folder, such as `process 17 on node3`; None if none has.
-
-    Not for a folder that this process itself has taken: it would lose its lock.
-    """
-    try:
-        with open(folder / NAME, "r+", encoding="utf-8") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                return _named(file) if error.errno in (errno.EACCES, errno.EAGAIN) else None
-    except OSError:
-        # Nobody can train where this file is missing or cannot be written.
-        return None
-    return None
-
-
 def _named(file: IO[str]) -> str:
     """Return the process that the content of the locked file names."""
     file.seek(0)
@@ -52,7 +35,7 @@ class DirectoryLock:
 
     Args:
         folder: the folder.
-        work: what who has the lock does there, as messages say it.
+        work: the work of the process that holds the lock, as a verb for messages.
 
     Attributes:
         taken: whether `take` was called. If the file system cannot lock, `take` only logs a warning.

@@ -10,7 +10,7 @@ _TAIL = 1 << 14
 def last_lines(log: Path, most: int, start: int = 0) -> list[str]:
     """Return the last lines of a log that are not empty, without the headings of processes.
 
-    Of a line that a progress bar wrote over itself, the last state counts. The lines may hold control characters.
+    If a progress bar wrote over a line, its last state counts. The lines may hold control characters.
 
     Args:
         log: the file; one that does not exist has no lines.

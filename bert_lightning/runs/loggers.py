@@ -108,14 +108,14 @@ class MlflowRun(Logger):
 def _open_mlflow(experiment: Experiment, directory: RunDirectory, run_id: str, *, resumes: bool) -> MLFlowLogger:
     """Start a run of MLflow, or continue the one that the manifest names."""
     folder = (directory.path / "mlflow").absolute()
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    uri, artifacts = os.environ.get("MLFLOW_TRACKING_URI"), None
     if uri is None:
         folder.mkdir(exist_ok=True)
-        # MLflow no longer writes plain folders.
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        # MLflow no longer writes plain folders. A server has a place of its own for artifacts.
+        uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", folder.as_uri()
     known = directory.read_manifest().get(_MLFLOW_RUN) if resumes else None
     logger = MLFlowLogger(
-        experiment.experiment, run_name=run_id, tracking_uri=uri, artifact_location=folder.as_uri(), run_id=known
+        experiment.experiment, run_name=run_id, tracking_uri=uri, artifact_location=artifacts, run_id=known
     )
     directory.update_manifest(**{_MLFLOW_RUN: logger.run_id})
     return logger

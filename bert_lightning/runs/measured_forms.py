@@ -29,7 +29,7 @@ from bert_lightning.tasks.task import Task
 
 # Sequences of the validation data, spread evenly over their lengths, on which forms are timed and outputs compared.
 NUM_TIMED = 256
-# How often each form computes them; the forms take turns, so that a busy moment meets all of them.
+# How often each form computes them. The forms take turns, so that a busy moment of the machine slows all of them.
 NUM_ROUNDS = 3
 
 
@@ -252,10 +252,10 @@ def form_table(rows: Sequence[FormRow], metric: str) -> Iterable[str]:
     """Return the lines of a Markdown table that compares forms; the first is float32."""
     yield f"| form | {metric} | outputs differ by (mean, largest) | ms per sequence | times as fast | MB |"
     yield "|---|---|---|---|---|---|"
-    slowest = rows[0].cost.milliseconds
+    of_float32 = rows[0].cost.milliseconds
     for form, cost, score in rows:
         value = "not scored" if score is None or math.isnan(score) else f"{score:.4f}"
         yield (
             f"| {form.name} | {value} | {cost.mean_difference:.4f}, {cost.largest_difference:.4f} | "
-            f"{cost.milliseconds:.2f} | {slowest / cost.milliseconds:.2f} | {form.num_bytes / 1e6:.1f} |"
+            f"{cost.milliseconds:.2f} | {of_float32 / cost.milliseconds:.2f} | {form.num_bytes / 1e6:.1f} |"
         )

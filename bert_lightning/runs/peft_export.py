@@ -46,7 +46,8 @@ def write_peft(source: str, checkpoint: Checkpoint, architecture: str, folder: P
         folder: where to write; it exists.
 
     Raises:
-        InputError: PEFT has no such tuning or head, there is no base, or more of the encoder than that was trained.
+        InputError: PEFT has no such tuning or head, there is no base, or further parameters of the encoder were
+            trained.
     """
     tuning = saved_tuning(checkpoint)
     base, known = checkpoint.base, [name for name, cls in TUNINGS.items() if issubclass(cls, Lora | Ia3)]

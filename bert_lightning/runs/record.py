@@ -59,6 +59,15 @@ _KINDS = {
 }
 
 
+def is_split(name: str) -> bool:
+    """Return whether a fingerprint of the manifest is that of a split, and not that of a model or an earlier run.
+
+    >>> is_split("train"), is_split("teacher first")
+    (True, False)
+    """
+    return name.partition(" ")[0] not in _KINDS
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The data of a training and the pre-trained weights that it starts from, as the manifest identifies them.
@@ -153,9 +162,9 @@ class Session:
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
     """Return the id of the run in a directory, or a new one that begins with the identity of the configuration.
 
-    It is kept in the directory, so that a run that resumes is the same one in W&B, wherever its directory is then.
-    Its random part makes a run that was deleted and repeated another one, which appends nothing to the first. A
-    worker of a W&B sweep gets the id of a new run from W&B.
+    The directory holds the id, so a resumed run stays the same run in W&B, even if its directory has moved. The id
+    has a random part. So a run that was deleted and repeated is a new run in W&B, and appends nothing to the old one.
+    A worker of a W&B sweep gets the id of a new run from W&B.
     """
     of_sweep = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
     new = of_sweep or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
@@ -276,7 +285,7 @@ def _warn_of_changed_modules(
     for session in manifest.get("sessions", [])[-1:]:
         for name in changed_modules(session.get(MODULES, {}), modules):
             log.warning(
-                "%s: the module %s has changed since the run was interrupted: it continues with the code of today",
+                "%s: the module %s has changed since the run was interrupted: the run continues with the new code",
                 directory.path,
                 name,
             )

@@ -32,7 +32,7 @@ MAY_CHANGE = {
     "data.num_workers",
     "loggers",
 }
-# Keys that name a model. Its weights count, and not where it is.
+# Keys that name a model. A resume compares the weights of the model, and not its path.
 _MODELS = ("model.pretrained", "distillation.teacher", "sequence.previous")
 _SEVERAL_MODELS = ("distillation.teachers.", "pseudo_labels.teachers.")
 # Entries of a checkpoint that must equal those of the training -> their names in messages.

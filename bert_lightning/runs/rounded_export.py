@@ -100,7 +100,7 @@ def data_for_int8(source: str, checkpoint: Checkpoint, rounding: Rounding) -> Va
     Raises:
         InputError: there are none, or an ONNX file cannot compute what the task asks of its model.
     """
-    # The task comes first, because whoever fetches missing data for it would do so in vain.
+    # The task is checked first. Otherwise a user might fetch missing data only to learn that the task is refused.
     data = None if checkpoint.task in _GIVE_MORE_THAN_IDS else validation_data(source, checkpoint, rounding)
     if data is None or not data.takes_ids_alone():
         raise InputError(
@@ -113,8 +113,8 @@ def data_for_int8(source: str, checkpoint: Checkpoint, rounding: Rounding) -> Va
 def write_int8(path: Path, model: PretrainedModel, data: ValidationData, rounding: Rounding) -> Measured:
     """Replace an ONNX file by the quantised one that is nearest to it and whose score is within tolerance.
 
-    All of `QUANTIZATIONS` are tried. The nearest is that whose outputs differ least on average, because the score of
-    some hundred examples tells them apart only by chance.
+    All of `QUANTIZATIONS` are tried. The nearest one is that whose outputs differ least on average. The score of a
+    few hundred examples does not decide, because its differences are mostly chance.
 
     Args:
         path: the ONNX file in float32.
@@ -221,8 +221,8 @@ def _report(data: ValidationData, rounding: Rounding, rows: Sequence[FormRow], a
     if data.num_sequences * TOLERANCE < 1:
         # One wrong prediction more or less is a larger share than the default tolerance.
         doubts.append(
-            f"only {count(data.num_sequences, 'sequence')} of validation data: whether the score holds is left to "
-            "chance, so measure on more with --data.validation"
+            f"only {count(data.num_sequences, 'sequence')} of validation data, so a change of the score may be "
+            "chance: measure on more with --data.validation"
         )
     card = [setting, "", *form_table(rows, data.metric), "", *(f"{line[0].upper()}{line[1:]}." for line in doubts)]
     return Measured([loss, *doubts, gain], [*card, f"{loss}."])

@@ -183,7 +183,8 @@ def training_callbacks(
 ) -> list[Callback]:
     """Make the callbacks of a training: progress, signals, validation, early stopping, checkpoints, and the user's.
 
-    The user's come before those that write checkpoints, which so hold their state after the step.
+    The user's callbacks come before those that write checkpoints, so a checkpoint holds the state of the user's
+    callbacks after the step.
 
     Args:
         experiment: the settings.

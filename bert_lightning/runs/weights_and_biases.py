@@ -60,7 +60,7 @@ class Membership:
             experiment: the name of its experiment.
             task: the name of its task.
             tags: the tags of its settings.
-            recorded: what the manifest has of an earlier session, before which only the environment comes.
+            recorded: the values of an earlier session in the manifest; only the environment overrides them.
         """
         given = os.environ.get("WANDB_TAGS", "")
         chosen = {
@@ -102,7 +102,8 @@ def chosen_mode(settings: WandbSettings) -> Mode:
     if settings.mode == "disabled" or mode == "disabled":
         return "disabled"
     if mode == "online" and not has_api_key():
-        raise InputError("wandb.mode is online, but there is no API key: run `wandb login`, or set WANDB_API_KEY")
+        name = "WANDB_MODE" if "WANDB_MODE" in os.environ else "wandb.mode"
+        raise InputError(f"{name} is online, but there is no API key: run `wandb login`, or set WANDB_API_KEY")
     return "online" if mode != "offline" and has_api_key() else "offline"
 
 

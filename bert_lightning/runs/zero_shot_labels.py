@@ -50,7 +50,7 @@ def checked_calibration(texts: Iterable[str] | None) -> list[str] | None:
     """Return the texts without content as a list; None if there are none.
 
     Raises:
-        InputError: one text is given, whose letters would be taken for texts, or something else.
+        InputError: `texts` is a single text, whose letters would count as texts, or no list of texts at all.
     """
     if texts is None:
         return None

@@ -1,4 +1,4 @@
-"""The arms of each stage: products of named arms and axes, down the chain of stages."""
+"""The arms of each stage: all combinations of named arms and axes of the stage and of the stages before it."""
 
 import itertools
 import math

@@ -18,7 +18,7 @@ from typing import IO
 
 from bert_lightning.cores import CORES_VARIABLE
 from bert_lightning.runs.lock import NAME as LOCK
-from bert_lightning.runs.lock import holder, lock_holder
+from bert_lightning.runs.lock import lock_holder
 
 # Seconds that the other processes of a run have to end after the first one, and again after SIGTERM.
 _GRACE = 10.0
@@ -150,7 +150,9 @@ def running_process(directory: Path) -> str | None:
             with suppress(OSError):
                 return (directory / LOCK).read_text(encoding="utf-8").strip() or _SOME
             return _SOME
-    return holder(directory)
+    with suppress(OSError):
+        return lock_holder(directory)
+    return None
 
 
 def signal_run(directory: Path, number: signal.Signals) -> bool:

@@ -47,7 +47,7 @@ class Stage:
         overrides: dotted key -> value, in all runs of the stage.
         upstreams: dotted key -> name of the earlier stage whose run directory becomes its value.
         varied: the arms and axes that this stage adds.
-        in_sequence: whether it is a task of a sequence. Then what the stages before it vary is set in it too.
+        in_sequence: whether it is a task of a sequence. Then the settings that earlier stages vary apply to it too.
     """
 
     name: str

@@ -44,7 +44,7 @@ class Explained:
     Attributes:
         location: the example, as an error names it.
         target: what is scored, such as a label, a tag of a word, or an answer.
-        predicted: what the model predicts in its place.
+        predicted: what the model predicts for the same thing, such as the likeliest label.
         parts: the texts of the example.
         words: all words of the texts, in order.
         batch: the n sequences: `input_ids` (n, S) and whatever `score` needs. The first size of each tensor is n.

@@ -50,7 +50,7 @@ class IntervalSums(NamedTuple):
 
     def means(self) -> list[float]:
         """Return (K,) each training sum divided by its count."""
-        return [total / max(count, 1) for total, count in zip(self.sums.tolist(), self.counts.tolist(), strict=True)]
+        return [total / (count or 1) for total, count in zip(self.sums.tolist(), self.counts.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class LogInterval:
         self._restored: Tensor | None = None
         self._names: list[str] | None = None
         self._seconds_before = 0.0
-        self._started = self._paused = time.perf_counter()
+        self._started = time.perf_counter()
+        self._paused: float | None = None
 
     def start(self, share: DataRank, device: torch.device, peak: float, names: Sequence[str]) -> None:
         """Start the clock, and continue the interval of a resumed run.
@@ -108,7 +109,9 @@ class LogInterval:
 
     def resume(self) -> None:
         """Start the clock again."""
+        assert self._paused is not None, "the clock runs"
         self._started += time.perf_counter() - self._paused
+        self._paused = None
 
     def add(self, sums: Tensor, counts: Tensor, work: Tensor) -> None:
         """Add one step of this process: (K,) sums, (K,) counts, and (3,) the fields of `Work`."""
@@ -150,7 +153,9 @@ class LogInterval:
         }
 
     def _seconds(self) -> float:
-        return self._seconds_before + time.perf_counter() - self._started
+        # A checkpoint that is saved after a validation is written while the clock stands.
+        now = time.perf_counter() if self._paused is None else self._paused
+        return self._seconds_before + now - self._started
 
     def state(self, num_shares: int) -> dict[str, Tensor | float | list[str] | None]:
         """Return the entries of a checkpoint: the sums of each share, (shares, 2 K + 3). All processes call it."""

@@ -1,4 +1,4 @@
-"""Metrics on their way to callbacks, progress bars and loggers, with the optimiser's step."""
+"""The base of tasks that pass metrics to callbacks, progress bars and loggers, with the step of the optimiser."""
 
 import logging
 from collections.abc import Sequence

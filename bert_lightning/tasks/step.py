@@ -142,7 +142,8 @@ def accumulate_gradients(
     numbers = numbers_on(task.device, [*factors, *work, *known])
     weights, on_device, known_counts = numbers.split([len(factors), len(work), len(known)])
     counts = known_counts if known else counts
-    divisors = sum_over_shares(counts, num_shares)[:num_losses].clamp(min=1)
+    totals = sum_over_shares(counts, num_shares)[:num_losses]
+    divisors = torch.where(totals > 0, totals, torch.ones_like(totals))
 
     def loss_of(losses: Tensor) -> Tensor:
         losses = _numbered(losses, num_losses, "backward was called with")

@@ -56,7 +56,8 @@ class BackwardPass(Protocol):
     def gradient(self, losses: Tensor, of: Tensor) -> Tensor:
         """Return the gradient of (L,) summed losses, divided as in a pass, with respect to a tensor.
 
-        Parameters get no gradients, and processes exchange none. It is no pass: the last pass is still to come.
+        Parameters get no gradients, and processes exchange none. This call does not count as a pass: a last backward
+        pass must still follow.
         """
 
 

@@ -66,7 +66,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
         gradient_norms: the norm of each of them.
-        is_computing_gradients: whether a step has begun and changed no weights yet. It stays so after an error.
+        is_computing_gradients: whether a step has begun and has not changed weights yet; also true after it failed.
     """
 
     name: ClassVar[str]

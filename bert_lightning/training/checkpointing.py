@@ -45,8 +45,8 @@ class CheckpointSettings:
 
     Attributes:
         every_n_steps: write one every this many steps, in addition to those after each validation and at the end.
-        keep_last: how many of the latest are kept; the best one is always kept. With 1, at most the best one is left
-            if the last one is damaged.
+        keep_last: how many of the latest are kept; the best one is always kept. With 1, a damaged last checkpoint
+            leaves only the best one to resume from.
         keep_every_n_steps: also keep those at multiples of this many steps.
         asynchronous: copy the state to the processor's memory at the step, and write it while training continues.
             The copy needs that memory. The next checkpoint, a signal and the end of training wait for the writing.
@@ -268,7 +268,7 @@ class Checkpointing(Checkpoint):
         if isinstance(exception, OwnPartError):
             is_complete = exception.allows_checkpoint
         else:
-            # What a step has before its update is computed again after a resume.
+            # A step that failed before its update changed no weights. A resume computes it again.
             is_complete = isinstance(exception, Exception | SystemExit) and getattr(
                 pl_module, "is_computing_gradients", False
             )

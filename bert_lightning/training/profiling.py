@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from bert_lightning.wording import count
+
 # The first steps are not recorded: they allocate, compile and tune.
 _NUM_SKIPPED, NUM_STEPS = 5, 5
 
@@ -41,6 +43,12 @@ class Profiling(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the steps recorded so far, if training ends early."""
         self._write()
+        if self._done <= _NUM_SKIPPED:
+            print(f"no profile: the first {_NUM_SKIPPED} steps are not recorded, and this session had {self._done}")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the steps recorded so far."""
+        self._write()
 
     def _write(self) -> None:
         profiler, self._profiler = self._profiler, None
@@ -52,4 +60,4 @@ class Profiling(Callback):
         column = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = profiler.key_averages(group_by_input_shape=True).table(sort_by=column, row_limit=50)
         (self.folder / "operators.txt").write_text(table + "\n", encoding="utf-8")
-        print(f"profile of {NUM_STEPS} steps: {self.folder}")
+        print(f"profile of {count(self._done - _NUM_SKIPPED, 'step')}: {self.folder}")

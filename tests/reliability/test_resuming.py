@@ -215,6 +215,9 @@ def test_nothing_is_written_before_devices_shares_and_loggers_are_checked(
     monkeypatch.setattr(weights_and_biases, "has_api_key", lambda: False)
     assert fit(experiment, tmp_path / "run", "--wandb.mode", "offline", *change) == 2
     assert message in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert fit(experiment, tmp_path / "run", "--wandb.mode", "offline", *change) == 2
+    assert "WANDB_MODE is online" in capsys.readouterr().err or change[0] != "--wandb.mode"
     assert not (tmp_path / "run").exists()
 
 

@@ -25,6 +25,7 @@ from bert_lightning.cli import main
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.tasks import TextTaskData
 from bert_lightning.training.signals import StoppedBySignal
 from tests.support.runs import logged, weights
 from tests.support.task_data import tiny_classification
@@ -393,6 +394,12 @@ def test_the_properties_of_a_registered_data_set_count(values, register):
     bert_lightning.fit(own, run_directory="own")
     STANDARD_SETS.pop("own")
     assert isinstance(bert_lightning.load("own").predict([("The cat.", "The dog.")])[0]["score"], float)
+
+
+def test_a_custom_task_predicts_from_both_texts_of_a_registered_data_set_of_pairs(register):
+    register("pairs", "own-pairs", {"train": "train.tsv"}, is_pair=True)
+    settings = type("OwnPairs", (TextTaskData,), {"task": "own-pairs"})(dataset="pairs")
+    assert (settings.is_pair, settings.for_prediction().is_pair) == (True, True)
 
 
 def test_a_name_is_registered_once(register):

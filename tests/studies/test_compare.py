@@ -218,8 +218,8 @@ def test_what_is_no_run_no_seeds_and_no_arm_is_one_message(tmp_path, capsys):
         assert main(["compare", str(tmp_path / name), str(tmp_path / "mixed/a")]) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert message in line
-    assert main(["compare", str(tmp_path / "mixed/a"), str(tmp_path / "mixed/a"), "--level", "1"]) == 2
-    assert "--level is 1.0" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "mixed/a"), str(tmp_path / "mixed/a"), "--level", "0.05"]) == 2
+    assert "--level is 0.05; it must be more than 0.5" in capsys.readouterr().err
 
 
 def test_a_run_that_still_trains_can_be_compared_and_repeated_seeds_are_left_out(tmp_path):

@@ -36,6 +36,24 @@ def test_a_sum_without_counts_has_the_mean_zero():
     assert IntervalSums(torch.zeros(1), torch.zeros(1), torch.zeros(3)).means() == [0.0]
 
 
+def test_a_count_below_one_divides_too():
+    weighted = IntervalSums(torch.tensor([0.6]), torch.tensor([0.3]), torch.zeros(3))
+    assert weighted.means() == pytest.approx([2.0])
+
+
+def test_a_checkpoint_during_a_validation_leaves_its_time_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("bert_lightning.tasks.log_interval.time.perf_counter", lambda: now[0])
+    interval = started()
+    now[0] = 3.0
+    interval.pause()
+    now[0] = 103.0
+    assert interval.state(1)["log_window_seconds"] == 3.0
+    interval.resume()
+    now[0] = 104.0
+    assert interval.state(1)["log_window_seconds"] == 4.0
+
+
 def test_values_of_the_flat_form_are_read_by_name():
     sums = IntervalSums(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.tensor(Work(5.0, 6.0, 7.0)))
     assert sums.flat().tolist() == [1, 2, 3, 4, 5, 6, 7]

@@ -62,6 +62,19 @@ def test_class_weights_multiply_the_loss_of_each_text(values):
         assert task.counts(batch)[0].item() == pytest.approx(weight[batch["labels"]].sum().item())
 
 
+def test_equal_class_weights_of_any_size_train_as_none_do(values, tmp_path):
+    trained = []
+    for number, each in enumerate((None, 0.01)):
+        made = values("text-classification")
+        made["model"]["config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        made["data"]["class_weights"] = each and dict.fromkeys(("animals", "nature", "places"), each)
+        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(made))
+        assert fit(tmp_path / f"{number}.yaml", tmp_path / str(number), "--trainer.precision=32") == 0
+        trained.append(weights(tmp_path / str(number)))
+    for name, tensor in trained[0].items():
+        torch.testing.assert_close(trained[1][name], tensor, rtol=1e-4, atol=1e-5)
+
+
 CUT = [{"class_path": OWN}, {"name": "label_smoothing"}, {"name": "focal", "gamma": 1.5}]
 
 

@@ -101,6 +101,16 @@ def test_a_profile_is_a_table_and_a_trace_for_a_browser(config, tmp_path):
     assert "aten::addmm" in (run.path / "profile/operators.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(2, "no profile: the first 5 steps are not recorded, and this session had 2"), (7, "profile of 2 steps: ")],
+)
+def test_a_run_that_is_too_short_for_its_profile_says_so(config, tmp_path, capsys, steps, said):
+    run = fit(config, tmp_path / "run", "--profile", "--trainer.max_epochs=null", f"--trainer.max_steps={steps}")
+    assert said in capsys.readouterr().out
+    assert (run.path / "profile").is_dir() == (steps > 5)
+
+
 def test_the_fewest_micro_batches_that_fit_are_chosen():
     for most in (1, 2, 3, 5, 12):
         assert (

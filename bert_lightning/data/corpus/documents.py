@@ -186,7 +186,8 @@ def detect_layout(source: str, corpus: CorpusFormat | None = None) -> Literal["s
     """Return the layout of a plain text file, judged by its first thousand lines of text.
 
     In the original format a line is a sentence: most lines end as sentences do and hold only one, and a document has
-    several lines, up to a blank one. In running text a line is a whole paragraph, or it is wrapped and ends anywhere.
+    several lines, up to a blank one. In running text, a line is a whole paragraph, or the text is wrapped and a line
+    may end anywhere.
     """
     ended = single = lines = blocks = 0
     in_block = False

@@ -36,7 +36,8 @@ SECTION_ROW = np.dtype(
         ("sha256", "u1", 32),
     ]
 )
-# Rooms of samples up to 1,024 tokens, which hold two or three special tokens, and beyond that of multiples of 64.
+# The numbers of text tokens that fit into a sample, which also holds two or three special tokens. The samples have
+# every length up to 1,024 tokens, and above that the multiples of 64.
 CHUNK_LENGTHS = (
     *range(2, 1023),
     *(length - special for length in range(1024 + 64, 8192 + 1, 64) for special in (3, 2)),

@@ -155,10 +155,6 @@ class Section:
         """Return the number of tokens in each document, (documents,)."""
         return lengths_of(self.documents[:, 1])
 
-    def arrays(self) -> SectionArrays:
-        """Return the whole content."""
-        return SectionArrays(self.read(0, self.num_tokens), self.sentences, self.documents)
-
     def _read_frames(self, first: int, after: int) -> None:
         place = self._place
         frames = self._tokens[first * FRAME : after * FRAME]

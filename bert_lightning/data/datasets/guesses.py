@@ -159,7 +159,8 @@ def _problem(labels: Sequence[object]) -> Settings:
         return {"problem": "regression"} if any(number % 1 for number in numbers) else {}
     for separator in _SEPARATORS:
         names = {name.strip() for text in texts for name in text.split(separator)}
-        # Lists of names repeat the names; a name that only holds the separator is not shared by its halves.
+        # Lists share names, so there are fewer names than texts. The halves of a name that happens to contain the
+        # separator are no names of other rows.
         if any(separator in text for text in texts) and len(names) < len(set(texts)):
             return {"problem": "multi-label", "label_separator": separator}
     return {}

@@ -84,7 +84,10 @@ def _is_truth(label: str) -> bool:
 
 
 def _are_digits(names: Iterable[str]) -> bool:
-    """Return whether all names are digits 0 and 1 of one length, and one begins with 0, as numbers seldom do."""
+    """Return whether all names consist of the digits 0 and 1, have one length, and one begins with 0.
+
+    Numbers seldom begin with 0, so such names are probably rows of indicators.
+    """
     texts = [name.strip() for name in names]
     same = len({len(text) for text in texts}) == 1
     return same and all(map(_DIGITS.fullmatch, texts)) and any(text.startswith("0") for text in texts)
@@ -126,8 +129,8 @@ def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
     number. Case does not count in names of one letter. Names that differ only in Unicode form (NFKC), in invisible
     characters, or in letters that look alike are probably one class too.
 
-    These are probably not classes: names such as `nan` and, beside 0, 1 and 2, the name -1, which stand for missing
-    values; printed lists of names; and rows of indicators.
+    Some names are probably not a class. `nan` stands for a missing value, and so does -1 if the other names are 0, 1
+    and 2. Printed lists of names and rows of indicators are not classes either.
     """
     spellings: dict[str | float, list[str]] = defaultdict(list)
     for label in labels:

@@ -43,13 +43,14 @@ def register_dataset(
     """Add a data set, which experiments of its task can then name with the key `data.dataset`.
 
     An example is a named tuple of `bert_lightning.data`, or a dictionary of its fields. Of these, `id` and `location`
-    may be left out, and so may what has a natural default, such as `text_pair`. Labels that are numbers become text,
+    may be left out, and so may fields with a default, such as `text_pair`. Labels that are numbers become text,
     except in a regression.
 
     Args:
         name: the value of `data.dataset`.
         task: the task of its examples.
-        splits: `train`, `validation`, `test`, as far as there are any -> a file, or a function that yields examples.
+        splits: name of a split (`train`, `validation` or `test`) -> a file, or a function that yields examples. A
+            data set may lack a split.
         read: reads the examples of a file; by default a file is read as one that `data.train` names, with the same
             keys for its columns.
         labels: in the order of their ids; by default the training split decides.
@@ -100,7 +101,7 @@ def _add(name: str, described: StandardSet, module: str) -> None:
 
 
 def calling_module() -> str:
-    """Return the module that calls the function that calls this one."""
+    """Return the name of the module that called `register_dataset` or another function that calls this one."""
     return str(sys._getframe(2).f_globals.get("__name__", PROGRAM))
 
 

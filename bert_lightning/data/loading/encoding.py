@@ -62,8 +62,8 @@ def encode_texts(
 def first_tokens(tokenizer: WordPieceTokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
     """Return the ids of each text, at least the first `limit` of them; the end of a long text is not encoded.
 
-    A book takes as long as the few hundred tokens of it that a model reads. No rule of BERT's tokenization crosses a
-    space, so the ids of a text up to a space begin those of the whole text.
+    A book thus takes no longer than a text of the few hundred tokens that a model reads. No rule of BERT's
+    tokenization crosses a space. So the ids of the text up to a space are the first ids of the whole text.
     """
     length = _CHARACTERS_PER_TOKEN * limit
     stops = [text.rfind(" ", 0, length) if len(text) > 2 * length else -1 for text in texts]

@@ -1,6 +1,6 @@
 """The order of an epoch: sections in random order, and the samples of some sections shuffled together.
 
-A small store is shuffled as a whole. In a large one every sample would come from another place of the disk. So an
+A small store is shuffled as a whole. In a large store, each sample would then need its own read from the disk. So an
 epoch puts the sections in random order and divides them into rounds of about `ROUND_BYTES`. A round shuffles the
 samples of its sections, which come from all over the corpus. A process thus reads each section once per epoch, and
 holds those of one round. The order is a function of seed and epoch, so any step is reached without those before it.

@@ -46,7 +46,7 @@ def field(location: str, values: object, key: str, kind: type[T]) -> T:
         location: the location of the object, for messages.
         values: the JSON object.
         key: the key that it must have.
-        kind: the type of the value. Text must not hold half a character.
+        kind: the type of the value. Text must not hold a lone surrogate, which is half a character.
 
     Raises:
         InputError: `values` is not an object, has no such key, or holds another type under it.
@@ -89,7 +89,7 @@ def typed(location: str, what: str, value: object, kind: type[T]) -> T:
         location: the location of the value, for messages.
         what: the name of the value in messages.
         value: the JSON value.
-        kind: the type that it must have. Text must not hold half a character.
+        kind: the type that it must have. Text must not hold a lone surrogate, which is half a character.
 
     Raises:
         InputError: the value has another type.

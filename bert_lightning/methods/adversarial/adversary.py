@@ -1,4 +1,4 @@
-"""The base of all adversaries: settings that add losses or wrap a step method, and count its passes."""
+"""The base of all adversaries. An adversary holds settings, adds losses or wraps a step method, and counts passes."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

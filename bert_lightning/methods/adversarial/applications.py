@@ -11,11 +11,11 @@ Placed = Callable[[Tensor], Tensor]
 """Function from the (L,) losses of one application to those of all applications."""
 
 OPERATIONS_OF_ASCENT = 2 / 3
-"""Those of a pass that computes the gradient of the input but none of weights, as a share of a whole pass."""
+"""A pass that computes the gradient of its input alone takes this share of the operations of a whole pass."""
 
 
 def repeat_dropout() -> None:
-    """Draw the dropout masks with which the micro-batch began once more.
+    """Reset the random numbers, so that the next pass draws the same dropout masks as the first one.
 
     Zhu et al. 2020 (arXiv 1909.11764), section 3.3: all ascents of a step need one mask. `tasks/step.py` seeds
     torch's generator at the beginning of each micro-batch.
@@ -28,8 +28,8 @@ class OneOfSeveral:
 
     Args:
         backward: that of the micro-batch.
-        placed: puts the losses of the application at their place.
-        ends: whether no other application follows.
+        placed: turns the (L,) losses of this application into those of all applications.
+        ends: whether this is the last application.
     """
 
     def __init__(self, backward: BackwardPass, placed: Placed, *, ends: bool) -> None:
@@ -51,8 +51,8 @@ class Ascent:
 
     Args:
         backward: that of the micro-batch.
-        placed: puts the losses at their place.
-        perturbation: requires gradients.
+        placed: turns the (L,) losses of this application into those of all applications.
+        perturbation: the perturbation, which requires gradients.
 
     Attributes:
         perturbation: the perturbation.

@@ -10,7 +10,7 @@ from bert_lightning.distributed.sharded import gather
 from bert_lightning.distributed.slices import local
 from bert_lightning.distributed.tensor_parallel import Slice, mark_slices, slice_of
 
-# Jiang et al. 2020 after Tarvainen and Valpola 2017: beta of the first tenth of the updates, and of the others.
+# beta in the first tenth of the updates, and after it: Jiang et al. 2020, who follow Tarvainen and Valpola 2017.
 _EARLY_SHARE, _EARLY, _LATE = 0.1, 0.99, 0.999
 
 

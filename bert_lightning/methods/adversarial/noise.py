@@ -47,7 +47,8 @@ class Noise:
         keys = self._keys_of_tokens(batch)
         features = torch.arange(1, width + 1, device=keys.device) * _INCREMENT
         bits = _mixed(keys[..., None] + features)
-        return ((bits >> 11 & (1 << 53) - 1) + 0.5) * 2.0**-52 - 1
+        # With 53 bits, the largest number would be rounded to 1.
+        return ((bits >> 12 & (1 << 52) - 1) + 0.5) * 2.0**-51 - 1
 
     def normal(self, batch: Batch, width: int) -> Tensor:
         """Return numbers of the standard normal distribution in float64: (..., S, width), or packed (T, width)."""

@@ -49,13 +49,16 @@ class ProjectedGradient(Adversary):
 
     @property
     def passes(self) -> Passes:
-        """Those over the embeddings and the perturbed embeddings, and one of each per gradient on the way."""
+        """One over the embeddings, one over the perturbed embeddings, and one per further gradient of an ascent."""
         number = 2 + self.num_gradients
         return Passes(number, number)
 
     @property
     def num_gradients(self) -> int:
-        """The gradients that take a pass of their own; the pass over the embeddings gives that of the start at 0."""
+        """The number of gradients that take a pass of their own.
+
+        An ascent that starts at 0 takes none: the pass over the embeddings gives its gradient.
+        """
         return self.num_ascents - (0 if self.random_start else 1)
 
     def wrap(self, method: StepMethod, task: Task) -> StepMethod:

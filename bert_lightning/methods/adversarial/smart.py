@@ -24,7 +24,7 @@ from bert_lightning.tasks.distributions import Distribution, symmetric_divergenc
 from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
 
-# Of `mt_dnn/perturbation.py: SmartPerturbation`, so that a token without gradient and noise stays 0.
+# Keeps the perturbation of a token without gradient and noise at 0; from `mt_dnn/perturbation.py: SmartPerturbation`.
 _LEAST_SIZE = 1e-6
 _OPERATIONS_OF_FORWARD = 1 / 3
 _MODULE = "momentum_weights"
@@ -47,7 +47,8 @@ class Smart(Adversary):
     - `ball`, as in algorithm 1: r + `ascent_size` * g / max|g|, with the maximum over the sequence, and each number
       cut to +-`epsilon`. With the published epsilon bfloat16 rounds r away.
 
-    In the code both divergences of l hold their second argument, in the paper neither does. Here neither does.
+    In the authors' code, no gradient flows through the second argument of the two divergences in l. In the paper and
+    here, gradients flow through both arguments.
 
     Attributes:
         weight: lambda, factor on the divergence of the perturbed pass; published are 1, 3 and 5.

@@ -29,8 +29,8 @@ class EWC(ContinualMethod):
         samples: number of training samples of which the Fisher information is the mean; null for all.
         labels: `model` draws the labels from the model's predictions, as the Fisher information is defined; `data`
             takes those of the data (the empirical Fisher information).
-        online: draw all weights to those after the task before, instead of to those after each task: Schwarz et al.
-            2018, arXiv 1805.06370, equation 9.
+        online: pull the weights only to their values after the previous task, instead of to those after each earlier
+            task: Schwarz et al. 2018, arXiv 1805.06370, equation 9.
         decay: factor on the Fisher information of earlier tasks with each new task; needs `online`.
     """
 

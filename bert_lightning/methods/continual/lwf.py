@@ -22,8 +22,8 @@ class LwF(ContinualMethod):
 
     On the data of the new task, the predictions for the labels of each earlier task should stay those of the model
     before. The loss gets `weight` T^2 KL(before / T || now / T) for each earlier task, where the softmax is over the
-    labels of that task. The paper writes it as a cross-entropy, which has the same gradient, without the factor T^2,
-    which is that of Hinton et al. 2015.
+    labels of that task. The paper writes a cross-entropy instead, which has the same gradient, and has no factor T^2.
+    The factor is that of Hinton et al. 2015.
 
     Attributes:
         temperature: T, which divides the logits of both models.

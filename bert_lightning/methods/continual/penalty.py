@@ -1,4 +1,4 @@
-"""Quadratic penalties on the way of the weights from where training began, whose gradient a step adds once."""
+"""Quadratic penalties on the distance of weights from given values. Each step adds their gradient once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -10,8 +10,8 @@ from bert_lightning.reports.figures.svg import WIDTH, Style, axes, element, fitt
 
 _HEIGHT = 250.0
 _LEFT, _TOP = 44.0, 28.0
-# The narrowest cell with a text, and the values from which text of the page's colour is easier to read than ink: in
-# light mode, and in dark mode.
+# The width of the narrowest cell with a text. Then the values above which text in the colour of the page is easier to
+# read than dark text: in light mode, and in dark mode.
 _FEWEST_UNITS, _STRONG, _MIDDLE = 23.0, 0.67, 0.48
 # The most layers that have a label on an axis.
 _MOST_LABELS = 13

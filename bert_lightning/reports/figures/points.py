@@ -29,8 +29,8 @@ _SECTIONS = re.compile(r"[\w.]+\.(?=\w+=)")
 # Height of a row, of its first line, and of a line more for a name that needs the whole width.
 _ROW, _FIRST, _LINE = 38.0, 22.0, 13.0
 _LEFT, _RIGHT = 6.0, 362.0
-# Intervals of two or three seeds may be many times as wide as the points. They are cut at so many times the span of
-# the points on either side, and an arrow says so.
+# Intervals of two or three seeds may be many times as wide as the span of the points. They are cut at this many times
+# that span beyond the points, and an arrow marks the cut.
 _WIDEST = 0.75
 # Places of the frame of the Pareto front.
 _FRONT_LEFT, _FRONT_TOP, _FRONT_BOTTOM, _FRONT_HEIGHT = 46.0, 26.0, 208.0, 250.0

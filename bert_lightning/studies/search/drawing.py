@@ -78,13 +78,6 @@ def draw(settings: SearchSettings, space: Space, name: str, before: "Sequence[Fr
     return Draw(_as_just_begun(trial.study.trials[trial.number]), values)
 
 
-def values_of(space: Space, trial: "FrozenTrial") -> dict[str, object]:
-    """Return dotted key -> value of an existing trial."""
-    import optuna
-
-    return space.suggest(optuna.trial.FixedTrial(trial.params))
-
-
 def num_needed(settings: SearchSettings, number: int) -> int:
     """Return how many of the first trials must have ended before a trial is drawn. Only their scores count."""
     return max(0, number + 1 - (settings.at_once or 1))

@@ -14,7 +14,7 @@ class Judge:
     """The decision whether to stop one trial. It receives the scores in order: at steps of training, or one per seed.
 
     It compares the trial only with the trials that were known when it was drawn, even if others have ended since. So
-    the decision does not depend on timing, and a run that trains a few steps more after it changes nothing.
+    the decision does not depend on timing. It also stays the same if the run trains a few more steps after it.
 
     Args:
         settings: the search.

@@ -132,11 +132,6 @@ class Space:
             found |= dict.fromkeys(_keys_of(part))
         return list(found)
 
-    @property
-    def is_conditional(self) -> bool:
-        """Whether some keys are drawn only with some choices."""
-        return any(isinstance(part, Choices) and any(each.ranges for each in part.options) for part in self.parts)
-
 
 def read_space(section: Mapping[str, object], load: Load, fail: Fail) -> Space:
     """Read the key `search.space`, and load the experiment once with every bound and every choice.

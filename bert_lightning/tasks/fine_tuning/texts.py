@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -121,6 +121,11 @@ class TextTaskData(FineTuningData):
         """A sequence holds two texts."""
         standard = self.standard
         return (standard is not None and standard.is_pair) or self.text_pair_column is not None
+
+    def without_dataset(self) -> Self:
+        """Return the settings with the data set's pairs."""
+        second = "text_pair" if self.is_pair and self.text_pair_column is None else self.text_pair_column
+        return replace(super().without_dataset(), text_pair_column=second)
 
 
 class TextTask(FineTuningTask[TextSplit, Logits, Tensor]):

@@ -68,7 +68,8 @@ class EncodedClozes(EncodedTexts):
         """Return the sequences of the examples; with answers, those of demonstrations.
 
         Raises:
-            InputError: the pattern does not fit into `data.max_seq_length`, or into the share of it.
+            InputError: the pattern does not fit into `data.max_seq_length`, or into the share of it that a text or a
+                demonstration gets.
         """
         settings = self.settings
         of_text, of_shown = settings.room(self.num_labels)
@@ -117,7 +118,7 @@ class EncodedClozes(EncodedTexts):
         return self.batch_of_draws(numbers, self.settings.demonstration_draws)
 
     def batch_of_draws(self, numbers: NDArray[np.int64], num_draws: int) -> Batch:
-        """Return a batch in which each text has so many sequences, one after the other, with other demonstrations."""
+        """Return a batch in which each text has `num_draws` sequences in a row, each with its own demonstrations."""
         if self.demonstrations is None:
             return self._batch(numbers, [])
         examples = [self.examples[number] for number in numbers]

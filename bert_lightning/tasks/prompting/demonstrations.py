@@ -1,9 +1,9 @@
 """Demonstrations: training examples with their answers, appended to the text that is asked about.
 
 Gao et al. 2021 (LM-BFF), arXiv 2012.15723, section 6: one example of each class, drawn anew at each training step.
-Here they follow in the second segment, each after a [SEP]. An evaluated text gets one draw or several, each a
-function of the text and of the number of the draw alone. The paper draws among the most similar examples only, which
-is left out here.
+The demonstrations form the second segment, each after a [SEP]. An evaluated text gets one draw or several. Each draw
+depends only on the text and on the number of the draw. The paper draws only among the examples that are most similar
+to the text. That is not done here.
 """
 
 from collections.abc import Sequence

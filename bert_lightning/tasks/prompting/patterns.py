@@ -122,7 +122,7 @@ class Pattern:
         """Return how many pieces of the fields fit beside the literals, the masks and the special tokens.
 
         Raises:
-            ValueError: not even one of each field does.
+            ValueError: there is no room for one piece of each field.
         """
         num_literal = sum(len(each) for each in tokenizer.encode_batch(self.literals))
         needed = num_literal + num_masks + len(self.segments) + 1

@@ -23,8 +23,8 @@ class ClozeData(TextClassificationData):
         calibration: texts without content, such as ["N/A", "[MASK]", ""]. In evaluation and prediction, the
             probabilities are divided by those of these texts.
         demonstrations: append a training example of each class, with its answer, to each text (LM-BFF).
-        demonstration_draws: in evaluation and prediction, average the scores over so many draws of demonstrations.
-            The model reads the text once for each of them; the paper takes 16.
+        demonstration_draws: in evaluation and prediction, average the scores over this many draws of demonstrations.
+            The model reads the text once per draw; the paper takes 16.
     """
 
     pattern: str | None = None

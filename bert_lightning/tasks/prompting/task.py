@@ -94,8 +94,8 @@ class ClozeTask(TextClassificationTask):
     def compute(self, batch: Batch) -> Tensor:
         """Return (B, L) the logarithms of the probabilities of the labels, calibrated unless the task trains.
 
-        Over several draws of demonstrations, they are averaged, which gives each label up to a constant the average
-        of the logits of its answer, as in LM-BFF's `run.py`.
+        With several draws of demonstrations, the logarithms are averaged over the draws. Up to a constant, that is
+        the average of the logits of the label's answer, as in LM-BFF's `run.py`.
         """
         scores = self.log_probabilities(batch)
         num_draws = len(scores) // max(1, len(batch["numbers"]))

@@ -16,7 +16,7 @@ class Verbalizer(NamedTuple):
     An answer of several pieces stands at several masks, from the first one on. Its probability is the product of
     those of its pieces, all of which are predicted together; Schick and Schütze 2021, arXiv 2009.07118, section 3.1.
     The probability of a label is the sum over its answers. No answer is the beginning of another one, so the events
-    exclude each other, and the probabilities of all labels have at most the sum 1.
+    exclude each other, and the probabilities of all labels sum to at most 1.
     """
 
     pieces: list[list[int]]

@@ -16,11 +16,11 @@ PUBLISHED_SEEDS = (13, 21, 42, 87, 100)
 def few_shot(
     examples: Sequence[LabelledText], per_class: int, seed: int, *, source: str, key: str, skipped: int = 0
 ) -> list[LabelledText]:
-    """Return so many examples of each class, a pure function of the examples, their number and the seed.
+    """Return `per_class` examples of each class, as a pure function of the examples and the seed.
 
-    It is the choice of LM-BFF (`generate_k_shot_data.py`): shuffle all rows with numpy's generator of 1993, then take
-    the first rows of each class, in the order in which the classes occur first. Its validation rows are the next ones
-    of each class, which are chosen with `skipped`.
+    The choice is that of LM-BFF (`generate_k_shot_data.py`). It shuffles all rows with numpy's legacy generator
+    (`RandomState`). Then it takes the first rows of each class, in the order in which the classes first occur. Its
+    validation rows are the next rows of each class; `skipped` selects them.
 
     Args:
         examples: all examples of the training file, in its order, each with one label.

@@ -31,8 +31,8 @@ class TextClassificationData(FineTuningData):
         class_weights: weight of each class in the loss; with `balanced` each class has the same total weight.
         positive_label: the class whose F1 is logged if there are two classes; the second one by default.
         threshold: least probability with which a label is predicted, if the problem is multi-label.
-        examples_per_class: train on so many examples of each class, which the seed of the split chooses.
-        validation_per_class: validate on so many further examples of each class of the training file.
+        examples_per_class: train on this many examples of each class, which the seed of the split chooses.
+        validation_per_class: validate on this many further examples of each class of the training file.
         examples_seed: seed of the split (13, 21, 42, 87 and 100 are those of LM-BFF); by default `seed_everything`.
     """
 

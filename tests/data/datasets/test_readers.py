@@ -295,6 +295,9 @@ def test_comments_before_a_sentence_are_no_words(tmp_path: Path):
     )
     source = write(tmp_path / "dev.tsv", germeval)
     assert [s[1:3] for s in read_tagged(source, 1, 2)] == [(["Schartau", "sagte"], ["B-PER", "O"]), (["#"], ["O"])]
+    licence = "# licence: free to use\n# made by hand\n\nA O\n\n# O\n"
+    source = write(tmp_path / "licence.conll", licence)
+    assert [s[1:3] for s in read_tagged(source, 0, 1)] == [(["A"], ["O"]), (["#"], ["O"])]
     ner = "# sent_id = 1\n# text = A b\n1\tA\tO\t-\t-\n2\tb\tO\t-\t-\n"
     assert next(read_tagged(write(tmp_path / "en.iob2", ner), 1, 2)).words == ["A", "b"]
 

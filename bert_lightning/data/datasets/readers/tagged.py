@@ -1,6 +1,7 @@
 """Tagged sentences: column files such as CoNLL's, CoNLL-U, and tables whose columns are lists."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ _CONLLU_SUFFIXES = (".conllu", ".conllup")
 _UNKNOWN = "_"
 # Torch's loss ignores this tag, so data prepared for another library may hold it.
 _IGNORED = "-100"
+_SPAN_TAG = re.compile(r"O|[A-Z]-\S+")
 
 
 class SentenceLocation(str):
@@ -88,8 +90,8 @@ def read_tagged(
     number, counted from 0, negative from the end; the default is the first and the last. A line with a tab is split
     at tabs, so that a word may hold spaces; another line is split at spaces. Blanks at its end do not count. A blank
     line ends a sentence. `-DOCSTART-` begins a document and is not a sentence. A file of one column is unlabelled.
-    Lines before a sentence whose first field is `#` are comments, unless they have as many columns as the sentence
-    and no field `=`.
+    Lines that begin with the field `#` and stand right before a sentence are comments. But such a line is a word if
+    it has as many columns as the sentence and no field `=`.
 
     Args:
         source: a file or hub data set.
@@ -238,7 +240,10 @@ def _without_comments(lines: list[_Line]) -> list[_Line]:
             columns = len(line.fields)
             words = [w for w in lines[:number] if len(w.fields) == columns and "=" not in w.fields]
             return words + lines[number:]
-    return lines
+    # Comments alone, such as a licence at the beginning of a file, unless each line can be the word # with its tag.
+    widths = {len(line.fields) for line in lines}
+    can_be_words = widths == {2} or (len(widths) == 1 and all(_SPAN_TAG.fullmatch(line.fields[-1]) for line in lines))
+    return lines if can_be_words else []
 
 
 def _conllu_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSentence]:
