@@ -28,13 +28,14 @@ def test_they_train_as_many_parameters_as_published(tuning, expected):
 # -- The front ---------------------------------------------------------------------------------------------------
 
 
-def test_vectors_that_are_masked_out_change_no_bit():
+def test_vectors_that_are_masked_out_change_nothing():
     values, mask = rows(), layout_of(MASK)
     front = Front.of(values, mask, length=3)
     joined = front.join(torch.randn(2, 3, 3 * WIDTH), values)
     hidden = torch.cat([torch.zeros(2, 1, 1, 3, dtype=torch.bool), front.layout.mask[..., 3:]], -1)
     context = front.remove(eager(joined, Layout(hidden), HEADS, 0.0).context)
-    assert torch.equal(context, eager(values, mask, HEADS, 0.0).context)
+    # Their weights are exactly 0. Sums of five float64 terms of size 1 may have another order.
+    torch.testing.assert_close(context, eager(values, mask, HEADS, 0.0).context, rtol=0, atol=5e-15)
     assert front.layout.mask[..., :3].all()
 
 
