@@ -156,7 +156,7 @@ def _cell(cell: MetricCell | None, arm: ArmResult) -> str:
 
 
 def _differences(table: ResultTable) -> tuple[str, list[str], list[list[str]]]:
-    cells = [(arm, cell) for arm, cell in _cells(table) if cell.difference is not None]
+    cells = [(arm, cell) for arm, cell in table.cells() if cell.difference is not None]
     with_margin = any(cell.equivalent is not None for _, cell in cells)
     with_exact = any(cell.exact_p is not None for _, cell in cells)
     with_examples = any(cell.crossed_interval is not None for _, cell in cells)
@@ -176,7 +176,7 @@ def _differences(table: ResultTable) -> tuple[str, list[str], list[list[str]]]:
 
 def _ranges(table: ResultTable) -> tuple[str, list[str], list[list[str]]]:
     rows = []
-    for arm, cell in _cells(table):
+    for arm, cell in table.cells():
         numbers = [number(each) if each is not None else "" for each in (cell.median, cell.minimum, cell.maximum)]
         rows.append([arm.label, latex(cell.metric), str(cell.n), *map(latex_number, numbers)])
     header = ["", "metric", "n", "median", "min", "max"]
@@ -190,13 +190,6 @@ def _without_single_metric(
     if len(table.metrics) != 1:
         return header, rows
     return [latex(table.metrics[0].name), *header[2:]], [[row[0], *row[2:]] for row in rows]
-
-
-def _cells(table: ResultTable) -> Iterator[tuple[ArmResult, MetricCell]]:
-    for metric in table.metrics:
-        for arm in table.arms:
-            if metric.name in arm.cells:
-                yield arm, arm.cells[metric.name]
 
 
 # -- tabulars ----------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def _cell(cell: MetricCell | None, arm: ArmResult) -> str:
 
 
 def _differences(table: ResultTable) -> Iterator[str]:
-    rows = [(arm, cell) for arm, cell in _cells(table) if cell.difference is not None]
+    rows = [(arm, cell) for arm, cell in table.cells() if cell.difference is not None]
     if not rows:
         return
     with_margin = any(cell.equivalent is not None for _, cell in rows)
@@ -154,7 +154,7 @@ def _overall(overall: Overall) -> Iterator[str]:
 def _ranges(table: ResultTable) -> Iterator[str]:
     header = ["arm", "metric", "n", "median", "min", "max", "95 % interval of the mean", "values by seed"]
     rows = []
-    for arm, cell in _cells(table):
+    for arm, cell in table.cells():
         numbers = [number(each) if each is not None else "" for each in (cell.median, cell.minimum, cell.maximum)]
         interval = cell.mean_interval
         between = f"{number(interval[0])} to {number(interval[1])}" if interval is not None else ""
@@ -162,13 +162,6 @@ def _ranges(table: ResultTable) -> Iterator[str]:
         rows.append([markdown(arm.label), markdown(cell.metric), str(cell.n), *numbers, between, values])
     if rows:
         yield from ("### Every value", "", *_grid(header, rows), "")
-
-
-def _cells(table: ResultTable) -> Iterator[tuple[ArmResult, MetricCell]]:
-    for metric in table.metrics:
-        for arm in table.arms:
-            if metric.name in arm.cells:
-                yield arm, arm.cells[metric.name]
 
 
 def _published(table: ResultTable) -> Iterator[str]:

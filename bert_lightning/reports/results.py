@@ -1,7 +1,7 @@
 """Results of runs and studies as values: the content of a report, independent of its format."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,13 @@ class ResultTable:
     failures: Mapping[str, str] = field(default_factory=dict)
     matrices: tuple[AccuracyMatrix, ...] = ()
     margin: float | None = None
+
+    def cells(self) -> Iterator[tuple[ArmResult, MetricCell]]:
+        """Yield each arm with its cell, metric after metric."""
+        for metric in self.metrics:
+            for arm in self.arms:
+                if metric.name in arm.cells:
+                    yield arm, arm.cells[metric.name]
 
 
 @dataclass(frozen=True)

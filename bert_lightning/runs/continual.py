@@ -21,6 +21,7 @@ from bert_lightning.methods.continual import CONTINUAL_METHODS, Start
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.distributions import described
 from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
@@ -232,7 +233,7 @@ def add_penalty(
     """
     method = experiment.continual
     if getattr(method, "labels", None) == "model" and not task.distribution_names:
-        raise InputError(f"continual.labels is model, which is not defined for {_described(task)}: set it to data")
+        raise InputError(f"continual.labels is model, which is not defined for {described(task)}: set it to data")
     tensors = start.tensors if start is not None and experiment.model.weights == "pretrained" else {}
     information = previous.information if previous is not None else None
     try:
@@ -253,7 +254,7 @@ def memory_of(
         return None
     checkpoint = previous.checkpoint
     if not task.distribution_names:
-        raise InputError(f"continual.name lwf is not defined for {_described(task)}")
+        raise InputError(f"continual.name lwf is not defined for {described(task)}")
     before = task_of(checkpoint)
     own, saved = task.task_settings.get("labels"), checkpoint.task_settings.get("labels")
     if own != saved or before.tokenizer.fingerprint != task.tokenizer.fingerprint:
@@ -268,8 +269,3 @@ def memory_of(
         groups = [shared] if shared and len(shared) < len(sequence.labels) else []
     usable = groups if _kind(sequence.own) in (None, "single-label") and any(groups) else None
     return partial(experiment.continual.losses, previous=before, groups=usable)
-
-
-def _described(task: Task) -> str:
-    crf = " with a CRF, which scores whole sequences of tags" if getattr(task.model, "crf", None) else ""
-    return f"the task {task.name}{crf}"

@@ -25,6 +25,7 @@ from bert_lightning.model.tuning import tune_as
 from bert_lightning.runs.ensemble_teachers import read_teachers
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.distributions import described
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
 from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
@@ -123,10 +124,9 @@ def _check_student(settings: DistillationSettings, student: Task) -> None:
         InputError: it does not.
     """
     if settings.alpha and not student.distribution_names:
-        crf = " with a CRF, which scores whole sequences of tags" if getattr(student.model, "crf", None) else ""
         raise InputError(
-            f"distillation of logits is not defined for the task {student.name}{crf}: set distillation.alpha to 0 to "
-            "compare inner states alone"
+            f"distillation of logits is not defined for {described(student)}: set distillation.alpha to 0 to compare "
+            "inner states alone"
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert_lightning.data.loading.batching import Batch
 
@@ -39,6 +39,12 @@ def each_of(logits: Tensor) -> Distribution:
 def numbers(values: Tensor) -> Distribution:
     """Return the normal distributions around L numbers per item, (M..., L)."""
     return Distribution(values.unsqueeze(-1), are_numbers=True)
+
+
+def described(task: nn.Module) -> str:
+    """Describe a task for a message that its predictions cannot be compared: a CRF is the reason if it has one."""
+    crf = " with a CRF, which scores whole sequences of tags" if getattr(task.model, "crf", None) else ""
+    return f"the task {task.name}{crf}"
 
 
 class PredictedLosses:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.errors import InputError
+from bert_lightning.tasks.distributions import described
 from bert_lightning.tasks.step_method import CountedLosses, beside_total
 from bert_lightning.tasks.task import Task
 
@@ -22,9 +23,8 @@ def require_distributions(task: Task, name: str) -> None:
         InputError: it has none.
     """
     if not task.distribution_names:
-        crf = " with a CRF, which scores whole sequences of tags" if getattr(task.model, "crf", None) else ""
         raise InputError(
-            f"adversarial.name {name} compares predictions, and has none to compare in the task {task.name}{crf}: "
+            f"adversarial.name {name} compares predictions, and has none to compare in {described(task)}: "
             "fgm, pgd and freelb need no predictions"
         )
 

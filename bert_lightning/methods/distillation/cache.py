@@ -24,7 +24,7 @@ from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
 from bert_lightning.tasks.task import Task
 
 # Sequences that the teacher computes together. The last bits of its logits depend on this number, so it is fixed.
-_BATCH_SIZE = 32
+BATCH_SIZE = 32
 
 
 class LogitCache:
@@ -51,7 +51,7 @@ class LogitCache:
     @cached_property
     def path(self) -> Path:
         """The file of this teacher, data and precision."""
-        digest = hashlib.sha256(f"{self.teacher}\n{self.precision}\n{_BATCH_SIZE}".encode())
+        digest = hashlib.sha256(f"{self.teacher}\n{self.precision}\n{BATCH_SIZE}".encode())
         for batch in self._batches():
             values: dict[str, Any] = dict(batch)
             for name in sorted(values):
@@ -123,7 +123,7 @@ class LogitCache:
 
     def _batches(self) -> Iterator[Batch]:
         order = self.split.by_length
-        for numbers in np.split(order, range(_BATCH_SIZE, len(order), _BATCH_SIZE)):
+        for numbers in np.split(order, range(BATCH_SIZE, len(order), BATCH_SIZE)):
             yield self.split.batch(numbers)
 
 

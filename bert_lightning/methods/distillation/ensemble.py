@@ -9,13 +9,11 @@ from torch import Tensor
 
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.methods.distillation.cache import BATCH_SIZE
 from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
 from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
-
-# Sequences that a teacher computes together. The last bits of its logits depend on this number, so it is fixed.
-_BATCH_SIZE = 32
 
 
 class EnsembleLogits:
@@ -75,7 +73,7 @@ def mean_logits(
     for teacher, weight in zip(teachers, weights, strict=True):
         teacher.to(device)
         encoded = teacher.encode(list(examples))
-        outputs = torch.from_numpy(np.stack(teacher.outputs_for(encoded, _BATCH_SIZE)))
+        outputs = torch.from_numpy(np.stack(teacher.outputs_for(encoded, BATCH_SIZE)))
         teacher.cpu()
         order = [teacher.labels.index(label) for label in labels]
         total += weight * outputs[:, order].float()
