@@ -193,7 +193,7 @@ def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> Non
     """Write `path` atomically and in order, with the SHA-256 of the content in a file next to it.
 
     The checksum is written before the file gets its name, so that no file ever lacks one. If the file replaces an
-    older one, the checksum of that one stays until it is gone.
+    older one, the older checksum stays until the older file is gone.
     """
     lines: list[str] = []
     before = [f"{old}  {path.name}\n" for old in recorded_sums(path)] if path.exists() else []

@@ -65,7 +65,7 @@ def files_below(folder: Path) -> list[Path]:
 def matches(pattern: str | Path, folder: Path | None = None) -> list[Path]:
     """Return the sorted files and folders that match a glob, without leftovers of programs.
 
-    A pattern that contains such a name itself still matches it: `.*`, `*.bak`, `__MACOSX`.
+    If the pattern itself names a leftover, as `.*`, `*.bak` or `__MACOSX` do, it matches that leftover.
 
     Args:
         pattern: `**` stands for any number of folders.

@@ -189,7 +189,7 @@ def _is_of_others(path: Path) -> bool:
 
 
 def _fault_of_others(path: Path) -> str | None:
-    """Describe what is wrong with a file without a checksum, as far as the sums of its archive show it."""
+    """Describe what is wrong with a file without a checksum, as far as the CRC-32 sums inside it show."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -43,7 +43,7 @@ class ReplicatedStrategy(DDPStrategy):
 
 
 def has_saved_buffers(model: nn.Module) -> bool:
-    """Return whether checkpoints hold buffers of a model, as for the running means of a custom part.
+    """Return whether a model has buffers that checkpoints hold, such as the running means of a custom part.
 
     >>> has_saved_buffers(nn.LayerNorm(2)), has_saved_buffers(nn.BatchNorm1d(2))
     (False, True)

@@ -29,8 +29,8 @@ _POLICIES = {
     "bf16-mixed": MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False),
     "bf16-true": MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
 }
-# The gathered blocks of a model of at most this many bytes stay until the backward pass, instead of being gathered
-# again for it, and the micro-batches of a step exchange gradients once. BERT large has 0.6 GB in 16 bits.
+# If a model has at most this many bytes, its gathered blocks stay until the backward pass, instead of being gathered
+# again for it. The micro-batches of a step then exchange gradients once. BERT large has 0.6 GB in 16 bits.
 _KEPT_GATHERED = 2**31
 # The attribute of a sharded model that says whether it exceeds that.
 _IS_LARGE = "gathers_blocks_twice"
@@ -141,7 +141,8 @@ class ShardedStrategy(ModelParallelStrategy):
     def block_backward_sync(self) -> Iterator[None]:
         """Keep the gradients of backward passes whole on each process, for all passes of a step except the last.
 
-        The last pass exchanges the sums. Those of a large model would take too much memory, so all its passes do.
+        The last pass exchanges the sums. The whole gradients of a large model would take too much memory, so each of
+        its passes exchanges them.
         """
         task = self.lightning_module
         sharded = [module for module in task.children() if isinstance(module, FSDPModule)] if task is not None else []

@@ -170,7 +170,7 @@ class _ParallelLinear(nn.Module):
             self.register_parameter(name, _cut(parameter, self.slices.get(name)))
 
     def _added(self) -> dict[str, Tensor]:
-        """Return the parameters of the change. Those that are whole here get the gradients of all processes."""
+        """Return the parameters of the change. If one is whole here, its gradients are summed over the processes."""
         added = {name: self.get_parameter(name) for name in self._added_names}
         return {
             name: each if name in self.slices else _Shared.apply(each, self.group) for name, each in added.items()
@@ -203,7 +203,7 @@ class RowParallelLinear(_ParallelLinear):
             product = F.linear(hidden, self.weight)
         else:
             total = partial(sum_over_processes, group=self.group)
-            # Each process has other inputs, so it drops out others.
+            # Each process has other inputs, so it needs its own dropout mask.
             with _draws_of(self.rank) if self.training and self.change.draws else nullcontext():
                 product = self.change.outputs(
                     hidden, self.weight, None, self._added(), training=self.training, total=total

@@ -78,7 +78,7 @@ def count_as_conlleval(pairs: Iterable[TagPair]) -> SpanCounts:
             num_gold[gold.type] += gold_starts
             num_predicted[predicted.type] += predicted_starts
             gold_before, predicted_before = gold, predicted
-    # A letter for which the script has no rule, without a type, starts a span that no O ends.
+    # A tag without a type, whose letter has no rule in the script, starts a span that no O ends.
     if agrees:
         num_correct[gold_before.type] += 1
     return SpanCounts(+num_gold, +num_predicted, num_correct)

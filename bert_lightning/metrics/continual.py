@@ -36,7 +36,7 @@ def backward_transfer(matrix: Matrix) -> float | None:
 
 
 def forgetting(matrix: Matrix) -> float | None:
-    """Return the mean loss on earlier tasks since they were known best.
+    """Return how far the accuracy on earlier tasks has fallen from its best value, on average.
 
     Chaudhry et al. 2018, arXiv 1801.10112, section 3: the mean over j < T of the maximum of R[l][j] over l < T, less
     R[T][j]. The maximum is over all rows before the last one, also those before task j was learned. It is None for a
@@ -53,7 +53,7 @@ def forgetting(matrix: Matrix) -> float | None:
 
 
 def forward_transfer(matrix: Matrix, untrained: Row | None) -> float | None:
-    """Return what earlier tasks give to a task before it is learned.
+    """Return how much earlier tasks help a task before it is learned.
 
     Lopez-Paz and Ranzato 2017, eq. 4: the mean of R[j - 1][j] - b[j] over j > 1, where b is the accuracy of the model
     before the first task. Without b it is None.

@@ -1,4 +1,4 @@
-"""Which direction of a metric is the better one: of a loss the lower, of an accuracy the higher."""
+"""Whether a higher or a lower value of a metric is better: lower for a loss, higher for an accuracy."""
 
 from typing import Literal
 

@@ -42,7 +42,7 @@ class BertEncoder(ObservableEncoder):
         attention: the attention backend: `eager`, `sdpa`, `varlen` or `auto` (`model/layers/attention.py`).
         activation_checkpointing: store only the input of each block for the backward pass, and recompute the rest.
         compiles_blocks: whether each block is compiled by itself. On a processor its attention then pads packed
-            sequences, as every compiled attention does, so the encoder does not arrange them for anything else.
+            sequences, as every compiled attention does. So the encoder neither removes padding nor rounds shapes.
 
     >>> encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=100))
     >>> ids = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
@@ -180,9 +180,9 @@ class BertEncoder(ObservableEncoder):
     ) -> EncoderOutput:
         """Apply the blocks and the pooler.
 
-        Packed tokens (T, H) may be followed by rows that round the number of rows. They attend to themselves or to
-        nothing, and are left out of the result. So are the vectors of a prompt, which are in front of each sequence
-        from the first block to the last.
+        Packed tokens (T, H) may be followed by further rows, so that the number of rows is a rounded one. These rows
+        attend to themselves or to nothing, and the result does not have them. It does not have the vectors of a
+        prompt either, which stand in front of each sequence in all blocks.
         """
         inner, prompt, front = layout, self.embeddings.prompt, None
         if num_tokens is not None and layout.packing is not None and backend.needs_packing:
@@ -252,9 +252,9 @@ class BertEncoder(ObservableEncoder):
         return output.padded(indices, shape, order)
 
     def _num_rows(self, num_tokens: int, backend: Backend, device: torch.device) -> int:
-        """Return with how many rows the blocks compute packed tokens: a rounded number, so that shapes repeat.
+        """Return how many rows the blocks compute for packed tokens: a rounded number, so that shapes repeat.
 
-        Custom attention gets the tokens alone. Under `torch.compile` every number of rows is a shape already.
+        Custom attention gets the tokens alone. Under `torch.compile` the number is not rounded.
         """
         rounds = backend.needs_packing or (
             backend.groups_lengths and device.type == "cpu" and not self.compiles_blocks

@@ -56,7 +56,7 @@ def register_head(name: str, head: type[nn.Module]) -> None:
 
 
 def head_choice(head: str | Mapping[str, object] | None) -> HeadChoice | None:
-    """Return the choice that a name, or a mapping with `name` and `init_args`, stands for; None for the linear head.
+    """Return the head that a name, or a mapping with `name` and `init_args`, chooses; None for the linear head.
 
     Raises:
         ValueError: there is no such head, or the mapping has other keys.

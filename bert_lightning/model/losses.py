@@ -89,7 +89,7 @@ class Focal:
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         log_probability = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
-        # Not below the least number, because the power has an infinite slope at 0 if gamma is below 1.
+        # Keep it above 0, where the power has an infinite slope if gamma is below 1.
         others = (-torch.expm1(log_probability)).clamp(min=torch.finfo(logits.dtype).tiny)
         return -(others**self.gamma) * log_probability
 
@@ -135,7 +135,7 @@ def _losses_of(loss: Loss, logits: Tensor, targets: Tensor, counted: Tensor) -> 
     if counted.device.type == "cpu" and not torch.compiler.is_compiling():
         of_counted = item_losses(loss, logits[counted], targets[counted])
         return of_counted.new_zeros(len(targets)).masked_scatter(counted, of_counted)
-    # To select items, their number would have to be read from the device, so the others get equal scores.
+    # Selecting items would mean reading their number from the device. So the others are computed too, from zeros.
     scores = logits.masked_fill(~counted[:, None], 0)
     return item_losses(loss, scores, targets.masked_fill(~counted, 0)).masked_fill(~counted, 0)
 

@@ -15,7 +15,7 @@ def plain(checkpoint: Checkpoint) -> Checkpoint:
     """
     if checkpoint.tuning is None:
         return checkpoint
-    # The encoder is built on the loading of checkpoints, which merges them.
+    # Imported here, because both modules import this one: loading a checkpoint merges its tuning.
     from bert_lightning.model.encoder import BertEncoder
     from bert_lightning.model.pretrained import compare, config_of
 

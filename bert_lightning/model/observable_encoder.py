@@ -48,7 +48,7 @@ class ObservableEncoder(PretrainedModel):
 
     @contextmanager
     def recorded(self, recording: Recording) -> Iterator[None]:
-        """Record inner states of each forward pass of the context, whichever model makes it; the last pass stays.
+        """Record inner states of each forward pass of the context, whichever model makes it; the last pass is kept.
 
         Every backend and layout works, because queries, keys and values are recorded and not the weights of the
         attention. With a custom attention they are its inputs.

@@ -130,8 +130,8 @@ def _write(model: PretrainedModel, path: Path, names: list[str]) -> None:
 def _compare(model: PretrainedModel, path: Path, names: list[str]) -> dict[str, float]:
     """Return the largest difference of each output between the model and its file, relative to its largest value.
 
-    Both are taken over all samples: the only logit of a single token can be near 0 by chance, so a difference within
-    rounding would be large in relation to it.
+    Difference and largest value are those over all samples. In one sample, the only logit of a single token may be
+    near 0 by chance, and a difference of rounding would then look large.
     """
     import onnxruntime
 

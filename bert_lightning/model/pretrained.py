@@ -140,7 +140,7 @@ class PretrainedModel(nn.Module):
     def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: object) -> Self:
         """Build a model and load its weights; `arguments` override the checkpoint's settings of its head.
 
-        Its tuning is merged into the weights. One that cannot be merged, such as adapters, is kept: the model then
+        The tuning of the checkpoint is merged into the weights. If it cannot be merged, as with adapters, the model
         has the parameters that it added, and only these and the head train.
 
         Raises:
@@ -279,7 +279,7 @@ def adapted(
 def with_blocks(checkpoint: Checkpoint, blocks: Sequence[int]) -> Checkpoint:
     """Return the checkpoint of a model that consists of some of its blocks, by their numbers from 0, in this order.
 
-    Everything outside the blocks stays. It is the start of a student in DistilBERT (Sanh et al. 2019, arXiv
+    Everything outside the blocks stays as it is. Students begin in this way in DistilBERT (Sanh et al. 2019, arXiv
     1910.01108, section 3) and PKD (Sun et al. 2019, arXiv 1908.09355, section 4.1).
 
     Raises:

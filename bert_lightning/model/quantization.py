@@ -1,7 +1,8 @@
 """Eight-bit integers in an ONNX file, and onnxruntime in place of a model's forward. They need the extra `onnx`.
 
-onnxruntime's dynamic quantisation: weights of products and embedding tables become integers of eight bits with a
-scale, once; the activations in front of a product get their scale anew in each call, one scale for the whole batch.
+This is onnxruntime's dynamic quantisation. The weights of matrix products and the embedding tables are converted
+once, to integers of eight bits with a scale. The inputs of a product get a new scale in each call, one for the whole
+batch.
 """
 
 import logging
@@ -46,7 +47,7 @@ def quantize(source: Path, target: Path, quantization: Quantization) -> None:
     model = onnx.load(str(source))
     # The quantizer transposes weights of `Gemm`, and then refuses the shapes that torch noted for them.
     del model.graph.value_info[:]
-    # It advises on the root logger to prepare the file in a way that only convolutions need.
+    # It logs, on the root logger, the advice to prepare the file first. Only convolutions need that.
     root, level = logging.getLogger(), logging.getLogger().level
     root.setLevel(logging.ERROR)
     try:

@@ -44,7 +44,7 @@ class Recording:
         self.query_key_value = {number: each[:num_tokens] for number, each in query_key_value.items()}
 
     def pad(self, indices: Tensor, shape: torch.Size) -> None:
-        """Put the rows of an input that the encoder packed itself back to their places: (T, ...) -> (B, S, ...)."""
+        """Undo the packing of an input that the encoder packed itself: (T, ...) -> (B, S, ...)."""
 
         def padded(packed: Tensor) -> Tensor:
             full = packed.new_zeros(shape.numel(), packed.shape[-1]).index_copy(0, indices, packed)

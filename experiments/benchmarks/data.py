@@ -152,7 +152,10 @@ def batch_rate(data: PretrainingDataModule) -> tuple[float, float]:
 
 
 def memory(files: Sequence[str], folder: Path, copies: int) -> dict[str, float]:
-    """Measure the peak memory of `prepare` (all its processes) and of a loader, with the text once and repeated."""
+    """Measure the peak memory of `prepare` and of a loader, with the text once and repeated.
+
+    That of `prepare` is an upper bound: its own peak, and the largest peak of a worker times the number of cores.
+    """
     figures: dict[str, float] = {}
     for number in (1, copies):
         text = folder / f"text{number}"

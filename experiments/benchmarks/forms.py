@@ -91,7 +91,7 @@ def main() -> None:
     print_rows(rows, data, options.threads)
     at = machine()
     print(f"{data.num_sequences} sequences, {at['processor']}")
-    # The name of the directory is the hash of the run's settings; the folder above it says nothing elsewhere.
+    # The name alone: by default it is the hash of the run's settings, and the path says nothing on other machines.
     settings = {"run": options.run.absolute().name, "threads": options.threads, "rounds": options.rounds}
     write_json(options.json, {"metric": data.metric, "forms": rows, "settings": settings})
 

@@ -120,7 +120,7 @@ def paragraph_lengths(generator: np.random.Generator, number: int) -> NDArray[np
 
 
 def write_sst2(folder: Path, num_train: int, num_validation: int) -> None:
-    """Write `train.tsv` and `dev.tsv` in GLUE's layout. The first word of a phrase, one of two, is its label.
+    """Write `train.tsv` and `dev.tsv` in GLUE's layout. The first word of a phrase shows its label.
 
     Lengths are those of `phrase_lengths`. With [CLS] and [SEP] the mean is 13.
     """

@@ -4,9 +4,9 @@
     python experiments/benchmarks/guard.py FOLDER [--against FOLDER] [--tolerance 0.2]
 
 Only ratios are compared, never times, because ratios are similar on similar machines. A ratio is larger if ours is
-faster. Files that the folder lacks are skipped, but a ratio that is missing in a file counts as fallen. Limits hold
-by themselves, such as 8 % for what fresh shapes cost against repeated ones. The exit status is 1 if a ratio fell by
-more than the tolerance or a value is over its limit, and each is printed.
+faster. Files that the folder lacks are skipped, but a ratio that is missing in a file counts as fallen. A limit needs
+no committed value, such as 8 % for what fresh shapes cost against repeated ones. The exit status is 1 if a ratio fell
+by more than the tolerance or a value is over its limit, and each is printed.
 """
 
 import argparse

@@ -34,7 +34,7 @@ def synchronize(device: torch.device) -> None:
 class PausedTraining(Callback):
     """A contender that is a training in Lightning's loop. The training stands still between its turns.
 
-    One model, one optimiser and one Trainer so serve all turns. The training runs in a thread of its own, which waits
+    So all turns use one model, one optimiser and one Trainer. The training runs in a thread of its own, which waits
     at the end of a turn until the next one begins. The first turn includes the start of the training.
 
     Args:

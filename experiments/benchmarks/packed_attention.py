@@ -1,10 +1,11 @@
-"""Benchmark of attention over packed sequences on a processor, which shows why `sdpa` takes them one by one.
+"""Benchmark of attention over packed sequences on a processor, which shows why `sdpa` computes them in groups.
 
     python experiments/benchmarks/packed_attention.py [--repeats N] [--json FILE]
 
-The contenders get the same packed query, key and value. `one_by_one` calls PyTorch's attention once per sequence.
-`padded` pads the sequences for attention only. `eager` pads them and computes attention step by step. Each runs
-forward and backward, in turn. The figures are medians and interquartile ranges of the ratio to `one_by_one`.
+The contenders get the same packed query, key and value. `one_by_one` is our `sdpa`: it computes groups of neighbours
+of similar length, with gradients step by step. `padded` pads all sequences for PyTorch's attention. `eager` pads them
+and computes attention step by step. Each runs forward and backward, in turn. The figures are medians and
+interquartile ranges of the ratio to `one_by_one`.
 """
 
 import argparse

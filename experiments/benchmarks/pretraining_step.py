@@ -16,7 +16,7 @@ turns within one run. Figures are real tokens per second.
 
 The text is that of the novels of the folder that BERT_LIGHTNING_DATA names, or generated if it is not set. With
 `--limit` it ends after about so many seconds. It first measures the contenders that are not compiled and writes their
-figures, and then adds a compiled one at a time. No round begins when the time is up.
+figures, and then adds a compiled one at a time. After the limit, each group still takes one round.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn; the first turn is not timed")
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="time after which no round begins")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="time after which a group takes one round")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     try:

@@ -12,7 +12,7 @@ The last line of the output is JSON. `kills` is the number of kills, `rejected` 
 damaged. `lost` and `repeated` count samples among those that the final weights descend from. `equal` says whether the
 final checkpoint (weights, optimiser, everything except times) is bitwise equal to the undisturbed one and the metrics
 are equal too. The exit status is 0 only if every kill hit the running training, as many checkpoints were rejected as
-were damaged, no sample was lost or repeated, and all is equal.
+were damaged, no sample was lost or repeated, all is equal, and the undisturbed run drew no sample twice in an epoch.
 """
 
 import argparse

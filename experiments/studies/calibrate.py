@@ -2,10 +2,11 @@
 
     python experiments/studies/calibrate.py experiments/studies/screening.yaml --core-seconds 1200
 
-It trains each arm of the first stage for a few steps and for some more, with one thread. The difference of the two
-processor times, of all processes of a training, is that of the additional steps: start, validation and checkpoint
-cancel. Rounds measure the arms in turn, and the median counts. Then `trainer.max_steps` of each arm is written into
-the file. Measure without other work beside: it changes processor time too, though less than wall time.
+It trains each arm of the first stage twice with one thread: for a few steps, and for some more. The difference of the
+two processor times, each over all processes of a training, is the time of the additional steps, because start,
+validation and checkpoint cancel. Each round measures all arms in turn, and the median over the rounds counts. Then
+`trainer.max_steps` of each arm is written into the file. Measure without other work beside: it changes processor time
+too, though less than wall time.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python experiments/studies/effects.py studies/screening --stage held-out --metric val/mlm_loss
 
 A least-squares fit explains the scores by a constant and one term for each value that differs from the first run's.
-So an effect is what a setting changes if effects add up. A setting that only helps together with another one is not
-seen. Numbers of steps are left out, because they follow from the other settings.
+So an effect is what a setting changes if effects add up. The fit does not find a setting that helps only together
+with another one. Numbers of steps are left out, because they follow from the other settings.
 """
 
 import argparse

@@ -73,10 +73,10 @@ class Vocabulary:
         """Return an entry whose capital letter shows that the vocabulary is cased; None if there is none.
 
         Special tokens do not count, nor do entries with punctuation among letters, which no word of a text equals:
-        the uncased Chinese BERT holds `<S>` and `<T>`. Fewer than one ASCII capital in a thousand entries does not
-        count either, because people put such names into unused entries. An uncased vocabulary of many languages may
-        hold a few letters that newer versions of Unicode call capital. Outside ASCII, capitals therefore count only
-        if at least one entry in a hundred has one.
+        the uncased Chinese BERT holds `<S>` and `<T>`. ASCII capitals count only if at least one entry in a thousand
+        has one, because people put names into unused entries. An uncased vocabulary of many languages may hold a few
+        letters that newer versions of Unicode call capital. Outside ASCII, capitals therefore count only if at least
+        one entry in a hundred has one.
         """
         special = set(self.special_tokens)
         capitals = [

@@ -1,7 +1,8 @@
 """Scaled dot-product self-attention over N heads of width D = H / N, with exchangeable backends.
 
-The original is `modeling.py: attention_layer`. It adds -10000 to the scores of padding; all backends here exclude
-padding. The difference is below exp(-10000) = 0. Every backend applies dropout to the attention probabilities.
+The original is `modeling.py: attention_layer`. It adds -10000 to the scores of padding. All backends here exclude
+padding. This makes no difference, because exp(-10000) is 0 in floating point. Every backend applies dropout to the
+attention probabilities.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class Backend(NamedTuple):
     needs_packing: bool = False
     """True if it takes only packed sequences; the encoder then packs padded input"""
     groups_lengths: bool = False
-    """True if, on a CPU, it computes packed sequences of equal length together"""
+    """True if, on a CPU, it computes neighbouring packed sequences of similar length together"""
 
 
 def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> AttentionOutput:
@@ -63,8 +64,8 @@ def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_proba
     query, key, value = _split_heads(query_key_value, num_heads)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if layout.mask is not None:
-        # Not minus infinity, which would turn a sequence without a real token into NaN. In place, because the scores
-        # are not needed again.
+        # Minus infinity would turn the outputs of a sequence without a real token into NaN. The sum is in place,
+        # because the scores are not needed again.
         excluded = torch.finfo(scores.dtype).min / 2
         scores = scores.add_((~layout.mask).to(scores.dtype) * excluded)
     # The softmax sums in at least float32, for any type.
@@ -76,10 +77,11 @@ def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_proba
 def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> AttentionOutput:
     """Compute PyTorch's fused attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
-    On a CPU its backward pass takes two to three times as long as that of `eager`, so `eager` is used for training
-    there. On a CPU packed sequences are computed one by one, and neighbours of equal length together. This is exact
-    and the fastest way measured (`experiments/benchmarks/packed_attention.py`). On other devices, and under
-    `torch.compile`, packed sequences are padded for the attention alone.
+    On a CPU its backward pass takes two to three times as long as that of `eager`, so `eager` computes there whatever
+    needs gradients. On a CPU, packed sequences are computed in groups of neighbours of similar length. For all but
+    short sequences this is faster than padding all of them to one length
+    (`experiments/benchmarks/packed_attention.py`). On other devices, and under `torch.compile`, packed sequences are
+    padded for the attention alone.
     """
     on_cpu = query_key_value.device.type == "cpu"
     packing = layout.packing
@@ -169,7 +171,7 @@ def attend_with(
     """Compute a custom attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
     Raises:
-        ValueError: it returns another shape than that of the query.
+        ContractError: it does not return a tensor with the shape of the query.
     """
     if layout.packing is not None and not takes_packed(attention):
 

@@ -1,4 +1,4 @@
-"""Transformer blocks. The placement of the LayerNorms is what tells their classes apart."""
+"""Transformer blocks. Their classes differ in the placement of the LayerNorms."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

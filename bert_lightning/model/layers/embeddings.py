@@ -129,8 +129,8 @@ class BertEmbeddings(nn.Module):
     def _embed_segments(self, token_type_ids: Tensor) -> Tensor:
         """Embed segments, (...) as (..., E).
 
-        On an accelerator, thousands of tokens share each of two rows. The gradient of a lookup adds up such
-        duplicates one after the other, that of a choice between the rows is a sum.
+        Thousands of tokens share each of the two rows. On an accelerator, the backward pass of a lookup adds up their
+        gradients one after the other. A choice between the two rows has a fast sum instead.
         """
         weight = self.token_type.weight
         if weight.device.type == "cpu" or len(weight) != 2:

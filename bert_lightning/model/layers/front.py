@@ -13,8 +13,8 @@ from bert_lightning.model.layers.packing import Packing
 class Front(NamedTuple):
     """The arrangement of L added vectors in front of each of n sequences, and of the tokens after them.
 
-    Attention sees no order except that of the position embeddings, so any other place would give the same outputs. No
-    property or method waits for a device.
+    Attention knows the order of vectors only from position embeddings, so the outputs would be the same with the
+    vectors in any other place. No property or method waits for a device.
 
     >>> front = Front.of(torch.zeros(2, 3, 4), Layout(), length=5)
     >>> joined = front.join(torch.ones(2, 5, 4), torch.zeros(2, 3, 4))

@@ -14,8 +14,8 @@ _WIDE_DEVICES = {"cpu"}
 class LayerNorm(nn.LayerNorm):
     """torch's LayerNorm of (..., H). Under bfloat16 autocast on an accelerator, its output is bfloat16.
 
-    Mean and variance are computed in float32 on every device. Since the residual sums of a block begin and end with a
-    LayerNorm, they are bfloat16 then, too.
+    Mean and variance are computed in float32 on every device. The residual sums of a block begin and end with a
+    LayerNorm, so they are bfloat16 then too.
     """
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -87,11 +87,11 @@ class LengthGroup(NamedTuple):
 
 
 def groups_of_lengths(lengths: list[int]) -> list[LengthGroup]:
-    """Group neighbouring sequences so that few shapes occur: powers of two in number, and of few lengths.
+    """Group neighbouring sequences so that few shapes occur. The size of each group is a power of two.
 
     Sequences are padded to one of four lengths per octave, but not beyond the longest sequence, whose length is
-    usually the limit of the data. Sequences that have such a length as they are form groups of their own. Each number
-    is the largest power of two that is left.
+    usually the limit of the data. Sequences that need no padding form groups of their own. Each group takes as many
+    of the neighbours that are left as the largest power of two allows.
 
     >>> for group in groups_of_lengths([70, 75, 80, 100, 100, 100]):
     ...     print(group.lengths, group.padded_length)
@@ -152,8 +152,8 @@ def real_tokens(attention_mask: Tensor, order: Tensor | None = None) -> tuple[Te
     return order[rows] * real.shape[1] + columns, packing_of(real.sum(1)[order])
 
 
-# Attention over one more group of sequences takes a processor about as long as the products of this many tokens times
-# H^2 in a block, forward and backward. Measured for H from 128 to 768.
+# One more group of sequences in attention costs a processor about as much time as the matrix products of n more
+# tokens in a block, forward and backward, where n H^2 is this number. It was measured for H from 128 to 768.
 _TOKENS_PER_GROUP = 3e6
 
 

@@ -37,8 +37,8 @@ def token_loss(hidden: Tensor, matrix: Tensor, bias: Tensor, labels: Tensor) -> 
 
     A token whose label is `IGNORED` counts for nothing: it has no loss, no gradient, and is never right.
 
-    The logits are computed in full in float16, where unscaled gradients would vanish, and under `torch.compile`,
-    which fuses the operations itself.
+    In two cases the loss is computed in the usual way: in float16, where unscaled gradients would vanish, and under
+    `torch.compile`, which fuses the operations itself.
     """
     dtype = _dtype_of_products(hidden)
     if dtype == torch.float16 or torch.compiler.is_compiling():

@@ -80,8 +80,8 @@ class Change(ABC):
     def merged(self, weight: Tensor, bias: Tensor, added: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a plain layer that computes the same.
 
-        Every step is exact or rounded once, in an order that no processor changes. So every machine gets the same
-        bits, and the merged model the same SHA-256.
+        Every step is exact or rounded once, in the same order on every processor. So every machine computes the same
+        bits, and the merged models have the same SHA-256.
         """
 
     def rows_of(self, values: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Decomposed(LowRank):
         base = F.linear(hidden, weight, bias)
         product = base if bias is None else base - bias.to(base.dtype)
         ratio = self.spread(added[MAGNITUDE] * self._shrinkage(weight, added, total), 1.0)
-        # At the start the first addend is 0 and the other one too, so the base's outputs stay as they are.
+        # Both addends are 0 at the start, so the base's outputs stay as they are.
         addition = self.addition(hidden, added, training=training)
         return base + (ratio - 1).to(base.dtype) * product + ratio.to(base.dtype) * addition
 
