@@ -40,11 +40,11 @@ class ObservableEncoder(PretrainedModel):
         Args:
             perturbation: (B, S, H) or (T, H), or another shape with as many values in the same order.
         """
-        self._perturbation = perturbation
+        before, self._perturbation = self._perturbation, perturbation
         try:
             yield
         finally:
-            self._perturbation = None
+            self._perturbation = before
 
     @contextmanager
     def recorded(self, recording: Recording) -> Iterator[None]:

@@ -41,6 +41,8 @@ _FREE = {
     "pooling",
     "pooler",
 }
+# Two names of one activation function; only the second has a second derivative on a processor.
+_SAME_FUNCTION = {"gelu_new", "gelu_pytorch_tanh"}
 _HOW_TO_ADAPT = {
     "vocab_size": " (resize_vocabulary adapts it to another vocabulary)",
     "max_position_embeddings": " (interpolate_positions stretches the position table)",
@@ -384,7 +386,8 @@ def _check_architecture(model: PretrainedModel, checkpoint: Checkpoint) -> None:
     stored = config_of(checkpoint)
     for field in dataclasses.fields(BertConfig):
         expected, actual = getattr(model.config, field.name), getattr(stored, field.name)
-        if field.name not in _FREE and expected != actual:
+        same = expected == actual or {expected, actual} == _SAME_FUNCTION
+        if field.name not in _FREE and not same:
             how = _HOW_TO_ADAPT.get(field.name, "")
             raise CheckpointError(
                 f"{checkpoint.path} has another architecture: its {field.name} is {actual!r}, "

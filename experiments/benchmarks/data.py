@@ -162,7 +162,7 @@ def memory(files: Sequence[str], folder: Path, copies: int) -> dict[str, float]:
         text.mkdir()
         for copy in range(number):
             for file in files:
-                (text / f"{copy}-{Path(file).name}").symlink_to(file)
+                (text / f"{copy}-{Path(file).name}").symlink_to(Path(file).absolute())
         store = folder / f"copies{number}"
         # Each name is a separate source, although the content is the same.
         sources = "sorted(map(str, Path(sys.argv[1]).iterdir()))"

@@ -209,7 +209,7 @@ def measured(store: Path, change: int) -> dict[str, float]:
         "files": sum(1 for _ in store.iterdir()),
         "open, s": clock.read(),
     }
-    plan = TrainingPlan(change + AFTER, 1, seed=1)
+    plan = TrainingPlan(change + AFTER + 1, 1, seed=1)
     clock = Clock()
     data.training_batches(change - BEFORE, plan, 0, 1)
     figures["first batch, s"] = clock.read()

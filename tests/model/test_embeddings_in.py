@@ -120,6 +120,11 @@ def test_every_model_can_be_perturbed_and_computes_as_before_afterwards(architec
     with pytest.raises(KeyError), model.backbone.perturbed(torch.randn(*ids.shape, H)):
         raise KeyError
     assert torch.equal(first(), before)
+    with model.backbone.perturbed(torch.ones(*ids.shape, H)):
+        outer = first()
+        with model.backbone.perturbed(torch.zeros(*ids.shape, H)):
+            assert torch.equal(first(), before)
+        assert torch.equal(first(), outer)
 
 
 def test_a_perturbation_of_other_tokens_is_an_error():

@@ -79,6 +79,18 @@ def test_transformers_refuses_models_that_it_would_compute_differently(tmp_path,
         transformers.AutoModel.from_pretrained(tmp_path)
 
 
+def test_a_checkpoint_of_the_original_form_loads_with_the_activation_that_has_a_second_derivative(tmp_path):
+    model = build(hidden_act="gelu_new")
+    model.save_pretrained(tmp_path)
+    again = BertForPreTraining.from_pretrained(tmp_path, config={"hidden_act": "gelu_pytorch_tanh"}).double().eval()
+    assert again.config.hidden_act == "gelu_pytorch_tanh"
+    with torch.no_grad():
+        ours, theirs = (each(IDS, None, MASK).seq_relationship_logits for each in (model, again))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    with pytest.raises(CheckpointError, match="its hidden_act is 'gelu_new'"):
+        BertForPreTraining.from_pretrained(tmp_path, config={"hidden_act": "relu"})
+
+
 def test_dropout_rates_and_pooling_may_differ_from_the_checkpoint(tmp_path):
     build().save_pretrained(tmp_path)
     changes = {
