@@ -13,7 +13,7 @@ from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.errors import InputError
-from bert_lightning.methods.distillation.ensemble import EnsembleLogits
+from bert_lightning.methods.distillation.ensemble import EnsembleLogits, mean_logits
 from bert_lightning.methods.pseudo_labels import drawn_texts
 from bert_lightning.runs.building import build
 from bert_lightning.runs.predictor import load
@@ -214,13 +214,21 @@ def test_the_chance_of_a_text_is_that_of_draws_without_replacement_in_proportion
         assert abs(found[pair] / number - chance) < 4.5 * (chance * (1 - chance) / number) ** 0.5
 
 
-def test_labels_follow_the_teacher_with_most_of_the_weight(values, teachers):
-    both = labelled_by(teachers, "one", "three")
-    for name in ("one", "three"):
-        heavy = {"one": 1e-6, "three": 1e-6, name: 1.0}
-        weighed, _ = added(values, *both, f"--pseudo_labels.teacher_weights={json.dumps(heavy)}")
-        assert weighed == added(values, *labelled_by(teachers, name))[0]
-    assert added(values, *labelled_by(teachers, "one"))[0] != added(values, *labelled_by(teachers, "three"))[0]
+def test_pseudo_labels_weigh_their_teachers(values, teachers, monkeypatch):
+    calls = []
+
+    def recorded(tasks, labels, texts, device, weights):
+        logits = mean_logits(tasks, labels, texts, device, weights)
+        calls.append((tasks, labels, texts, logits))
+        return logits
+
+    monkeypatch.setattr("bert_lightning.runs.pseudo_labelling.mean_logits", recorded)
+    weighed = ["--pseudo_labels.teacher_weights={three: 3, one: 1}", "--pseudo_labels.num_likeliest=20"]
+    added(values, *labelled_by(teachers, "one", "three"), *weighed)
+    [(tasks, labels, texts, found)] = calls
+    first, third = (mean_logits([task], labels, texts, torch.device("cpu")) for task in tasks)
+    assert [task.name for task in tasks] == ["cloze", "text-classification"]
+    torch.testing.assert_close(found, (first + 3 * third) / 4, rtol=0, atol=1e-5)
 
 
 def test_with_a_number_of_likeliest_texts_a_label_needs_to_be_the_likeliest_of_none():
