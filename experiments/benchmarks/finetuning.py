@@ -42,6 +42,7 @@ from bert_lightning.data.datasets.examples import LabelledText, Question
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.model.pretrained import fill
 from bert_lightning.runs import fit
+from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.starting_point import start_checkpoint
@@ -181,7 +182,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", default="bf16-mixed", choices=("32", "bf16-mixed"))
+    # Where bfloat16 is emulated, nobody trains with it.
+    precision = "bf16-mixed" if has_fast_bfloat16() else "32"
+    parser.add_argument("--precision", default=precision, choices=("32", "bf16-mixed"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     contenders = ("ours", *PADDINGS)
     parser.add_argument("--contenders", nargs="+", default=list(contenders), choices=contenders)

@@ -36,6 +36,7 @@ from pretraining_contenders import NUM_REPEATED, NUM_STEPS, Setting, lengths_of
 
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.model.operations import training_operations
+from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.trainer import quiet
 from bert_lightning.training.throughput import best_product
 
@@ -139,7 +140,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--mean-length", type=int, help="cut sequences to random lengths with this mean")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", default="bf16-mixed", choices=("32", "bf16-mixed"))
+    # Where bfloat16 is emulated, nobody trains with it.
+    precision = "bf16-mixed" if has_fast_bfloat16() else "32"
+    parser.add_argument("--precision", default=precision, choices=("32", "bf16-mixed"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn; the first turn is not timed")
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)

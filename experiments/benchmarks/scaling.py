@@ -21,6 +21,7 @@ import yaml
 from generated import store
 from measuring import in_turn, spread, write_json
 
+from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.directory import RunDirectory
 
 # The first steps allocate memory and fill caches, so they are not counted.
@@ -91,7 +92,9 @@ def main() -> None:
     parser.add_argument("--size", default="mini", help="tiny, mini, small, medium, base or large")
     parser.add_argument("--batch-size", type=int, default=32, help="batch size over all processes")
     parser.add_argument("--sequence-length", type=int, default=128)
-    parser.add_argument("--precision", default="bf16-mixed", choices=("32", "bf16-mixed"))
+    # Where bfloat16 is emulated, nobody trains with it.
+    precision = "bf16-mixed" if has_fast_bfloat16() else "32"
+    parser.add_argument("--precision", default=precision, choices=("32", "bf16-mixed"))
     parser.add_argument("--steps", type=int, default=20, help="timed steps per run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE")
