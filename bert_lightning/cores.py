@@ -58,7 +58,7 @@ def all_cores() -> int:
 def multiply_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Return whether these cores multiply bfloat16 in hardware.
 
-    Others emulate it, and a product then takes four (Newton-Schulz iteration) to thirty times as long as in float32.
+    Others emulate it, and a product then takes many times as long as in float32.
     """
     try:
         flags = cpuinfo.read_text()
