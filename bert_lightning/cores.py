@@ -55,13 +55,13 @@ def all_cores() -> int:
 
 
 @functools.cache
-def multiply_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def multiply_bfloat16() -> bool:
     """Return whether these cores multiply bfloat16 in hardware.
 
     Others emulate it, and a product then takes many times as long as in float32.
     """
     try:
-        flags = cpuinfo.read_text()
+        flags = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

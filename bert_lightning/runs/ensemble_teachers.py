@@ -19,16 +19,25 @@ class Teachers(NamedTuple):
     tasks: list[TextClassificationTask]
     digests: dict[str, str]
     """name -> SHA-256 of the weights"""
+    shares: list[float]
+    """how much each counts"""
 
 
 def read_teachers(
-    key: str, paths: Mapping[str, str], labels: Sequence[str], *, is_pair: bool, modules: Sequence[str]
+    key: str,
+    paths: Mapping[str, str],
+    weights: Mapping[str, float],
+    labels: Sequence[str],
+    *,
+    is_pair: bool,
+    modules: Sequence[str],
 ) -> Teachers:
     """Read classifiers of texts with the labels of a student.
 
     Args:
         key: the setting that names them, for messages.
         paths: name -> run.
+        weights: name -> how much it counts; empty if all count equally.
         labels: the labels of the student, in any order.
         is_pair: whether the student reads pairs of texts.
         modules: the modules of the experiment, whose parts a teacher may have.
@@ -57,4 +66,4 @@ def read_teachers(
             raise InputError(f"{refused}: one reads single texts, the other pairs")
         tasks.append(task.eval().requires_grad_(False))
         digests[name] = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
-    return Teachers(tasks, digests)
+    return Teachers(tasks, digests, [weights.get(name, 1.0) for name in paths])

@@ -54,9 +54,10 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
             "pseudo_labels.unlabelled is not set: without data.examples_per_class, no example of the training file "
             "is left to label"
         )
-    teachers, digests = read_teachers(
+    teachers, digests, shares = read_teachers(
         "pseudo_labels.teachers",
         settings.teachers,
+        settings.teacher_weights,
         data.labels,
         is_pair=data.settings.is_pair,
         modules=experiment.modules,
@@ -67,8 +68,7 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
         raise InputError(f"pseudo_labels.unlabelled: {error}") from None
     # Threads and kernels are those of the training, so a second training of a process labels as the first one did.
     prepare_machine(experiment.trainer)
-    weights = [settings.teacher_weights[name] for name in settings.teachers if settings.teacher_weights]
-    logits = mean_logits(teachers, data.labels, texts, _device(experiment), weights)
+    logits = mean_logits(teachers, data.labels, texts, _device(experiment), shares)
     try:
         drawn = drawn_texts(
             logits.double().softmax(1).numpy(),

@@ -103,16 +103,16 @@ def _ensemble(
             f"distillation.teachers need a student with single labels of texts, and this is {student.name}: name one "
             "distillation.teacher"
         )
-    tasks, digests = read_teachers(
+    tasks, digests, shares = read_teachers(
         "distillation.teachers",
         settings.teachers,
+        settings.teacher_weights,
         student.labels,
         is_pair=student.settings.is_pair,
         modules=experiment.modules,
     )
     assert isinstance(data, FineTuningDataModule)
-    weights = [settings.teacher_weights[name] for name in settings.teachers if settings.teacher_weights]
-    mean = EnsembleLogits(tasks, student.labels, data.splits["train"], weights)
+    mean = EnsembleLogits(tasks, student.labels, data.splits["train"], shares)
     losses = DistilledLosses(student, tasks[0], settings, None, mean)
     return Distillation(losses, None, [], {f"teacher {name}": digest for name, digest in digests.items()})
 

@@ -100,7 +100,8 @@ class LogInterval:
                 log.warning("the checkpoint's open log interval has other losses: the first metrics are without it")
             restored, self._seconds_before = None, 0.0
         self._sums = None if restored is None else _restored_sums(restored, share).to(device)
-        self._started = time.perf_counter()
+        # A training that ended during a validation has left the clock standing.
+        self._started, self._paused = time.perf_counter(), None
 
     def pause(self) -> None:
         """Stop the clock, for validation."""
