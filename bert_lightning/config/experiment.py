@@ -59,6 +59,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import ADVERSARIES, Adversary, NoAdversary
 from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod, NoContinual, SequenceSettings
 from bert_lightning.methods.distillation import TERMS, DistillationSettings
+from bert_lightning.methods.masked_words import MaskedWordSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.methods.pseudo_labels import PseudoLabelSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
@@ -98,6 +99,7 @@ _SECTIONS: dict[str, type] = {
     "distillation": DistillationSettings,
     **{f"distillation.{name}": settings for name, settings in TERMS.items()},
     "pseudo_labels": PseudoLabelSettings,
+    "masked_words": MaskedWordSettings,
     "continual": NoContinual,
     "sequence": SequenceSettings,
     "checkpoint": CheckpointSettings,
@@ -136,6 +138,7 @@ class Experiment:
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher and on the labels.
         pseudo_labels: training on texts that other models have labelled, too.
+        masked_words: training the cloze task on masked words of unlabelled texts, too.
         continual: what keeps earlier tasks while the model learns this one.
         sequence: the place of the run in a sequence of tasks.
     """
@@ -158,6 +161,7 @@ class Experiment:
     adversarial: Adversary = field(default_factory=NoAdversary)
     distillation: DistillationSettings | None = None
     pseudo_labels: PseudoLabelSettings | None = None
+    masked_words: MaskedWordSettings | None = None
     continual: ContinualMethod = field(default_factory=NoContinual)
     sequence: SequenceSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

@@ -20,14 +20,20 @@ _CHANGES_DATA = tuple(
         "text_column", "text_pair_column", "label_column", "column_names",
     )
 )  # fmt: skip
-# Those that explain other training examples alone. Replay and pseudo-labels add some.
-_CHANGES_TRAINING = (
-    *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "continual.", "pseudo_labels."),
-)
+# Those that explain other training examples or texts alone. Replay, pseudo-labels and distillation add some.
+_CHANGES_EXAMPLES: dict[str, tuple[str, ...]] = {
+    "data: train": (
+        *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "continual.", "pseudo_labels."),
+        "distillation.unlabelled",
+    ),
+    "data: masked words": ("masked_words.", "data.examples_per_class", "data.examples_seed"),
+}
 _CHANGES_HARDWARE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "tensor_parallel_size")
 )
-_CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.", "continual.", "pseudo_labels.")
+_CHANGES_STEPS = (
+    *("trainer.max_", "data.", "early_stopping.", "continual.", "pseudo_labels.", "distillation.unlabelled"),
+)
 _CHANGES_MODEL = ("model.", "distillation.", "tuning.", "continual.", "sequence.")
 # Keys whose values are paths, or their beginnings. The paths may differ between seeds because an earlier stage sets
 # them.
@@ -141,7 +147,7 @@ def _explanation(what: str, axes: Sequence[str], arms: Sequence[Arm], layout: La
         changes = ("pseudo_labels.",) if what.startswith(_LABELLER) else _CHANGES_MODEL
         return _axis(axes, changes) or _stage_before(arms, layout)
     if what.startswith("data: "):
-        return _axis(axes, _CHANGES_DATA) or (_axis(axes, _CHANGES_TRAINING) if what == "data: train" else None)
+        return _axis(axes, _CHANGES_DATA) or _axis(axes, _CHANGES_EXAMPLES.get(what, ()))
     if what == "precision":
         return _axis(axes, ("trainer.precision",)) or _axis(axes, _CHANGES_HARDWARE)
     if what in _HARDWARE:

@@ -25,6 +25,7 @@ from bert_lightning.model.pretrained import PretrainedModel, config_of, without_
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.continual import SequenceData, add_penalty, memory_of, read_previous, replay
+from bert_lightning.runs.masked_words import add_masked_words, with_masked_words
 from bert_lightning.runs.pseudo_labelling import NOTHING_LABELLED, label_texts
 from bert_lightning.runs.starting_point import (
     adapted_to,
@@ -99,6 +100,8 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     if sequence is not None and split is None:
         replay(experiment, data, sequence)
     labelled = label_texts(experiment, data) if split is None else NOTHING_LABELLED
+    if split is None:
+        add_masked_words(experiment, data)
     _seed(experiment)
     model = _new_model(spec, experiment, config, data)
     notes: list[str] = [*labelled.notes]
@@ -128,6 +131,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
             "continual.name lwf and distillation both train on the predictions of another model: use one of them"
         )
     losses = distillation.losses if with_memory is None else with_memory(task)
+    losses = with_masked_words(experiment, task, losses)
     task.step_method = compose(task, experiment.step_method, experiment.adversarial, losses)
     _check_loss_weights(experiment, task)
     notes += [*distillation.notes, *cost_of(experiment.adversarial)]

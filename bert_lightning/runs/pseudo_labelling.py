@@ -11,8 +11,9 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
+from bert_lightning.methods.distillation import DistillationSettings
 from bert_lightning.methods.distillation.ensemble import mean_logits
-from bert_lightning.methods.pseudo_labels import drawn_texts
+from bert_lightning.methods.pseudo_labels import PseudoLabelSettings, drawn_texts
 from bert_lightning.runs.ensemble_teachers import read_teachers
 from bert_lightning.runs.trainer import on_gpu, prepare_machine
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
@@ -26,12 +27,17 @@ class Labelled(NamedTuple):
     fingerprints: Mapping[str, str] = MappingProxyType({})
     """entries of the manifest that identify the models: name -> SHA-256"""
 
+    @classmethod
+    def joined(cls, one: "Labelled", other: "Labelled") -> "Labelled":
+        """Return the records of both."""
+        return cls([*one.notes, *other.notes], {**one.fingerprints, **other.fingerprints})
+
 
 NOTHING_LABELLED = Labelled()
 
 
 def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
-    """Label texts as `pseudo_labels` says, and add them to the training examples.
+    """Label texts as `pseudo_labels` and `distillation.unlabelled` say, and add them to the training examples.
 
     Every process of a training labels them by itself. The fingerprint of the training data covers the labels, so a
     run does not resume with others.
@@ -40,35 +46,23 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
         InputError: the data are no texts with single labels, a teacher does not fit, there are no texts to label, or
             some label is given to none of them. The message names the key.
     """
+    return Labelled.joined(_pseudo_labelled(experiment, data), _labelled_for_student(experiment, data))
+
+
+def _pseudo_labelled(experiment: Experiment, data: StepDataModule) -> Labelled:
+    """Add texts of each label, drawn among those to which the teachers give it, as in iPET."""
     settings = experiment.pseudo_labels
     if settings is None:
         return NOTHING_LABELLED
-    if not isinstance(data, TextClassificationDataModule) or data.settings.kind != "single-label":
-        raise InputError(f"pseudo_labels need texts with single labels, and this is {experiment.task}")
-    if experiment.sequence is not None:
-        raise InputError("pseudo_labels cannot be combined with sequence: label the texts of its tasks beforehand")
-    if getattr(data.settings, "demonstrations", False):
+    texts_data = _checked("pseudo_labels", experiment, data)
+    if getattr(texts_data.settings, "demonstrations", False):
         raise InputError("pseudo_labels cannot be combined with data.demonstrations, which a checkpoint keeps")
-    if settings.unlabelled is None and data.settings.examples_per_class is None:
+    if settings.unlabelled is None and texts_data.settings.examples_per_class is None:
         raise InputError(
             "pseudo_labels.unlabelled is not set: without data.examples_per_class, no example of the training file "
             "is left to label"
         )
-    teachers, digests, shares = read_teachers(
-        "pseudo_labels.teachers",
-        settings.teachers,
-        settings.teacher_weights,
-        data.labels,
-        is_pair=data.settings.is_pair,
-        modules=experiment.modules,
-    )
-    try:
-        texts = data.unlabelled(settings.unlabelled, settings.max_samples)
-    except InputError as error:
-        raise InputError(f"pseudo_labels.unlabelled: {error}") from None
-    # Threads and kernels are those of the training, so a second training of a process labels as the first one did.
-    prepare_machine(experiment.trainer)
-    logits = mean_logits(teachers, data.labels, texts, _device(experiment), shares)
+    texts, logits, digests = _read_and_labelled("pseudo_labels", settings, experiment, texts_data)
     try:
         drawn = drawn_texts(
             logits.double().softmax(1).numpy(),
@@ -79,13 +73,66 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
     except ValueError as error:
         [number] = error.args
         raise InputError(
-            f"pseudo_labels.teachers say {data.labels[number]!r} about none of {len(texts):,} texts: set "
+            f"pseudo_labels.teachers say {texts_data.labels[number]!r} about none of {len(texts):,} texts: set "
             "pseudo_labels.num_likeliest to draw among those to which they give it the highest probability"
         ) from None
-    added = [texts[number]._replace(label=data.labels[label]) for number, label in drawn]
-    data.add_to_training(added)
+    texts_data.add_to_training([texts[number]._replace(label=texts_data.labels[label]) for number, label in drawn])
     fingerprints = {f"labeller {name}": digest for name, digest in digests.items()}
-    return Labelled([_note(texts, drawn, data.labels)], fingerprints)
+    return Labelled([_note(texts, drawn, texts_data.labels)], fingerprints)
+
+
+def _labelled_for_student(experiment: Experiment, data: StepDataModule) -> Labelled:
+    """Add all texts of `distillation.unlabelled`, each with the label that its teachers find likeliest.
+
+    The manifest gets the fingerprints of the teachers where their student is built.
+    """
+    settings = experiment.distillation
+    if settings is None or settings.unlabelled is None:
+        return NOTHING_LABELLED
+    texts_data = _checked("distillation.unlabelled", experiment, data)
+    if getattr(texts_data.settings, "demonstrations", False):
+        raise InputError(
+            "distillation.unlabelled cannot be combined with data.demonstrations, which a checkpoint keeps"
+        )
+    texts, logits, _ = _read_and_labelled("distillation", settings, experiment, texts_data)
+    likeliest = logits.argmax(1).tolist()
+    texts_data.add_to_training(
+        [text._replace(label=texts_data.labels[label]) for text, label in zip(texts, likeliest, strict=True)]
+    )
+    return Labelled([f"distillation: {len(texts):,} unlabelled texts are training examples too"])
+
+
+def _checked(key: str, experiment: Experiment, data: StepDataModule) -> TextClassificationDataModule:
+    """Return the data after checking that texts with labels can be added to them."""
+    if not isinstance(data, TextClassificationDataModule) or data.settings.kind != "single-label":
+        raise InputError(f"{key} needs texts with single labels, and this is {experiment.task}")
+    if experiment.sequence is not None:
+        raise InputError(f"{key} cannot be combined with sequence: label the texts of its tasks beforehand")
+    return data
+
+
+def _read_and_labelled(
+    key: str,
+    settings: PseudoLabelSettings | DistillationSettings,
+    experiment: Experiment,
+    data: TextClassificationDataModule,
+) -> tuple[list[LabelledText], torch.Tensor, dict[str, str]]:
+    """Return the texts to label, (n, L) the mean logits of the teachers, and the SHA-256 of each teacher by name."""
+    teachers, digests, shares = read_teachers(
+        f"{key}.teachers",
+        settings.teachers,
+        settings.teacher_weights,
+        data.labels,
+        is_pair=data.settings.is_pair,
+        modules=experiment.modules,
+    )
+    try:
+        texts = data.unlabelled(settings.unlabelled, settings.max_samples)
+    except InputError as error:
+        raise InputError(f"{key}.unlabelled: {error}") from None
+    # Threads and kernels are those of the training, so a second training of a process labels as the first one did.
+    prepare_machine(experiment.trainer)
+    return texts, mean_logits(teachers, data.labels, texts, _device(experiment), shares), digests
 
 
 def _device(experiment: Experiment) -> torch.device:

@@ -92,6 +92,23 @@ def test_a_teacher_counts_as_much_as_its_weight(values, teachers):
     torch.testing.assert_close(found.logits(torch.device("cpu")), expected, rtol=0, atol=1e-5)
 
 
+def test_a_student_learns_what_its_teachers_say_about_texts_of_a_file_without_labels(values, teachers, tmp_path):
+    texts = [f"the {word} sees a red {other}" for word in ("cat", "dog", "river") for other in ("house", "tree")]
+    (tmp_path / "texts.tsv").write_text("\n".join(["sentence", *texts]) + "\n")
+    options = ["--distillation.alpha=1", *named(teachers, "one", "three"), "--data.examples_per_class=2"]
+    unlabelled = f"--distillation.unlabelled={tmp_path / 'texts.tsv'}"
+    alone, setup = build(maker(values)(*options), None), build(maker(values)(*options, unlabelled), None)
+    examples, own = setup.data.splits["train"].examples, alone.data.splits["train"].examples
+    assert [each.text for each in examples] == [*(each.text for each in own), *texts]
+    mean = setup.task.step_method.losses.cache.logits(torch.device("cpu"))
+    assert len(mean) == len(examples)
+    likeliest = [setup.task.labels[number] for number in mean[len(own) :].argmax(1)]
+    assert [each.label for each in examples[len(own) :]] == likeliest
+    few = build(maker(values)(*options, unlabelled, "--distillation.max_samples=2"), None)
+    assert [each.text for each in few.data.splits["train"].examples[len(own) :]] == texts[:2]
+    assert alone.data.fingerprints["train"] != setup.data.fingerprints["train"]
+
+
 def test_an_ensemble_of_one_pattern_is_that_pattern_bit_for_bit(values, teachers):
     task = load(teachers["one"], "cpu").task
     examples = [LabelledText("", text, None, None, "") for text in ("The old cat.", "The red house sees.")]
@@ -167,6 +184,15 @@ def test_a_student_of_several_teachers_resumes_bit_for_bit_however_the_batch_is_
         (
             ["--distillation.teacher={one}", "--distillation.teacher_weights={one: 1}"],
             "distillation.teacher_weights.one weighs no entry of teachers, which is empty",
+        ),
+        (
+            ["--distillation.teacher={one}", "--distillation.unlabelled=texts.tsv"],
+            "distillation.unlabelled texts are labelled by teachers: set teachers",
+        ),
+        (["--distillation.teachers.one={one}", "--distillation.max_samples=2"], "max_samples limits the texts of"),
+        (
+            ["--distillation.teachers.one={one}", "--distillation.unlabelled=nowhere.tsv"],
+            r"distillation\.unlabelled: .*nowhere\.tsv",
         ),
         (
             ["--distillation.teachers.one={one}", "--data.labels=[animals, nature, places, other]"],
@@ -370,7 +396,37 @@ LEARNING = {
     "teachers": ({}, ["--distillation.alpha=1", "--distillation.teachers.one={one}"]),
     "pseudo-labels": ({}, ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=5"]),
     "demonstrations": (CLOZE, []),
+    "masked-words": ({**CLOZE, "data": {**CLOZE["data"], "demonstrations": False}}, ["--masked_words.weight=0.3"]),
 }
+
+
+def learning_command(values, teachers, learning, folder):
+    """Return the command that trains in one of the ways above, and keeps the checkpoint of every step."""
+    changes, options = LEARNING[learning]
+    own = {**values, **changes, "data": {**values["data"], **changes.get("data", {}), "max_seq_length": 64}}
+    own |= {"checkpoint": {"every_n_steps": 1, "keep_last": 9}, "trainer": {**values["trainer"], "max_steps": 4}}
+    (folder / "e.yaml").write_text(yaml.safe_dump(own))
+    return [
+        "fit",
+        "--config",
+        str(folder / "e.yaml"),
+        *(each.replace("{one}", str(teachers["one"])) for each in options),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learning", LEARNING)
+def test_a_compiled_run_learns_like_a_plain_one_and_resumes_bit_for_bit(values, teachers, learning, tmp_path):
+    command = [*learning_command(values, teachers, learning, tmp_path), *NO_DROPOUT]
+
+    def fit(name, *options):
+        assert main([*command, *options, "--run-directory", str(tmp_path / name)]) == 0
+        return tmp_path / name
+
+    plain, compiled = fit("plain"), fit("compiled", "--trainer.compile=true")
+    assert difference(weights(plain), weights(compiled)) <= 5e-5
+    point = ["--trainer.compile=true", "--resume", str(compiled / "checkpoints/step-000000002.ckpt")]
+    assert bitwise(weights(compiled), weights(fit("resumed", *point)))
 
 
 @pytest.mark.slow
@@ -379,12 +435,7 @@ LEARNING = {
 def test_two_processes_learn_like_one_and_resume_bit_for_bit(
     values, teachers, learning, strategy, two_ranks, tmp_path
 ):
-    changes, options = LEARNING[learning]
-    own = {**values, **changes, "data": {**values["data"], **changes.get("data", {}), "max_seq_length": 64}}
-    own |= {"checkpoint": {"every_n_steps": 1, "keep_last": 9}, "trainer": {**values["trainer"], "max_steps": 4}}
-    (tmp_path / "e.yaml").write_text(yaml.safe_dump(own))
-    command = ["fit", "--config", str(tmp_path / "e.yaml"), f"--trainer.strategy={strategy}"]
-    command += [each.replace("{one}", str(teachers["one"])) for each in options]
+    command = [*learning_command(values, teachers, learning, tmp_path), f"--trainer.strategy={strategy}"]
 
     def fit(name, *more):
         arguments = [*command, *more, "--trainer.devices=2", "--run-directory", str(tmp_path / name)]

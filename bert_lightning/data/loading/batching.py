@@ -63,6 +63,8 @@ class Batch(TypedDict):
     """pre-training: (M,) the original tokens there"""
     sentence_labels: NotRequired[Tensor]
     """pre-training with pairs: (B,)"""
+    unlabelled: NotRequired["Batch"]
+    """cloze: a micro-batch of unlabelled texts with masked words"""
 
 
 def assemble(

@@ -19,7 +19,7 @@ class MaskedBatches:
     Args:
         tokenizer: the vocabulary of the samples.
         masking: which tokens are predicted, and what replaces them.
-        pairs: whether samples are pairs of texts with a label.
+        pairs: whether samples are pairs of texts whose label is predicted.
         source: the location of the vocabulary, for messages.
 
     Raises:
@@ -85,10 +85,10 @@ class MaskedBatches:
         self, samples: Sequence[NumberedSample], max_seq_length: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return ids (B, S), token types (B, S) and lengths (B,), with special tokens and padding."""
-        seconds = [each.sample.second for each in samples if each.sample.second is not None]
+        seconds = [each.sample.second for each in samples]
         return assemble(
             [each.sample.first for each in samples],
-            seconds if self.pairs else None,
+            seconds if any(each is not None for each in seconds) else None,
             self.tokenizer.cls_id,
             self.tokenizer.sep_id,
             self.tokenizer.pad_id,

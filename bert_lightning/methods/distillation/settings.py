@@ -32,6 +32,9 @@ class DistillationSettings:
             examples in its own form, with its own vocabulary and pattern, and their logits are averaged (PET).
         teacher_weights: name -> weight of that teacher in the average. PET takes the accuracy of each untrained model
             on the training examples. By default, they count equally.
+        unlabelled: a table with the text columns. The student of `teachers` also learns what they say about these
+            texts. The likeliest label counts as their label, which `alpha: 1` does not use.
+        max_samples: read only this many of the unlabelled texts, the first ones.
         teacher: a checkpoint of the same task, with the same labels and vocabulary. With `alpha: 0`, which compares
             inner states alone, any encoder with the same vocabulary. A run directory, checkpoint file, Hugging Face
             folder or hub name. Its size does not matter.
@@ -54,10 +57,13 @@ class DistillationSettings:
     cache: str | None = None
     teachers: dict[str, str] = field(default_factory=dict)
     teacher_weights: dict[str, float] = field(default_factory=dict)
+    unlabelled: str | None = None
+    max_samples: int | None = None
 
     def __post_init__(self) -> None:
         self._check_teachers()
-        refuse_empty_paths(self, "teacher", "cache")
+        refuse_empty_paths(self, "teacher", "cache", "unlabelled")
+        require_at_least(self, 1, "max_samples")
         require_positive(self, "temperature")
         require_at_least(self, 0, "alpha", "labels")
         if self.labels is None and self.alpha > 1:
@@ -72,7 +78,11 @@ class DistillationSettings:
         if (self.teacher is None) == (not self.teachers):
             raise ValueError("teacher or teachers must be set, and not both")
         refuse_other_weights(self, "teacher_weights", "teachers")
+        if self.max_samples is not None and self.unlabelled is None:
+            raise ValueError("max_samples limits the texts of distillation.unlabelled, which is not set")
         if not self.teachers:
+            if self.unlabelled is not None:
+                raise ValueError("unlabelled texts are labelled by teachers: set teachers in place of teacher")
             return
         refuse_nameless_runs(self, "teachers")
         for name, _ in self.terms():

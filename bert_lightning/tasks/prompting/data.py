@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from bert_lightning.checks import nearest
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength, TrainingPlan
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.splits import SplitExamples, Subset
 from bert_lightning.tasks.prompting.demonstrations import Demonstrations, key_of, keys_of_step
+from bert_lightning.tasks.prompting.masked_texts import MaskedTexts
 from bert_lightning.tasks.prompting.patterns import Filled
 from bert_lightning.tasks.prompting.settings import ClozeData
 from bert_lightning.tasks.prompting.verbalizers import Verbalizer, encode_answers
@@ -182,6 +183,7 @@ class ClozeDataModule(TextClassificationDataModule):
                     "data.verbalizer is empty, and without training the labels are not known: name a word for each"
                 )
         super().__init__(settings, tokenizer, labels=labels, split=split, length=length)
+        self.masked_texts: MaskedTexts | None = None
         if settings.demonstrations and "train" in self.splits:
             train = self.splits["train"].examples
             self.demonstrations = [[each.text, each.text_pair, str(each.label)] for each in train]
@@ -196,6 +198,23 @@ class ClozeDataModule(TextClassificationDataModule):
 
     def _encode(self, split: str, read: SplitExamples[LabelledText]) -> EncodedTexts:
         return self._show(split, super()._encode(split, read))
+
+    def mask_words_of(self, texts: Sequence[LabelledText]) -> None:
+        """Add a micro-batch of these texts with masked words to each one of training, as `unlabelled`."""
+        self.masked_texts = MaskedTexts(self._encoded(SplitExamples(list(texts), [], "")))
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 over the examples of each split, and over the texts with masked words."""
+        masked = self.masked_texts
+        return {**super().fingerprints, **({"masked words": masked.texts.fingerprint} if masked is not None else {})}
+
+    def training_batches(self, step: int, plan: TrainingPlan, share: int, num_shares: int) -> list[Batch]:
+        batches = super().training_batches(step, plan, share, num_shares)
+        if self.masked_texts is None:
+            return batches
+        further = self.masked_texts.batches(step, plan, self.batch_size, share, num_shares)
+        return [{**batch, "unlabelled": texts} for batch, texts in zip(batches, further, strict=True)]
 
     @property
     def further_texts(self) -> Sequence[str]:
