@@ -55,11 +55,15 @@ def all_cores() -> int:
 
 
 @functools.cache
-def multiply_bfloat16() -> bool:
-    """Return whether these cores multiply bfloat16 in hardware.
+def multiply_bfloat16(device: str = "cpu") -> bool:
+    """Return whether these cores, or with `cuda` the GPU, multiply bfloat16 in hardware.
 
     Others emulate it, and a product then takes many times as long as in float32.
     """
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -19,8 +19,8 @@ from bert_lightning.tasks.step_method import CountedLosses, beside_total
 class MaskedWordSettings:
     """Training the cloze task on masked words of unlabelled texts, too.
 
-    Schick and Schütze 2021, arXiv 2001.07676, section 3.2 (auxiliary language modeling): the loss is (1 - `weight`)
-    times that of the task, plus `weight` times the cross-entropy of masked words. It keeps a model that trains on few
+    Schick and Schütze 2021, arXiv 2001.07676, "Auxiliary Language Modeling": the loss is (1 - `weight`) times that of
+    the task, plus `weight` times the cross-entropy of masked words. It keeps a model that trains on few
     examples a language model. Each step reads as many unlabelled texts as examples. They are put into the pattern of
     the task, whose own masks are not predicted. Of the other tokens, 15 % are selected and replaced as in
     pre-training, other ones in each epoch.

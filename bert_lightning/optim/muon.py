@@ -139,6 +139,4 @@ def orthogonalize(matrices: Tensor, num_iterations: int) -> Tensor:
 
 def _product_type(device: torch.device) -> torch.dtype:
     """Return bfloat16 if the device multiplies it in hardware, else float32."""
-    on_gpu = device.type == "cuda"
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else multiply_bfloat16()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if multiply_bfloat16(device.type) else torch.float32

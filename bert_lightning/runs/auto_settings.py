@@ -50,9 +50,7 @@ def _fastest_precision(accelerator: str) -> Literal["bf16-mixed", "32"]:
 
 def has_fast_bfloat16(accelerator: str = "auto") -> bool:
     """Return whether the device that training would use multiplies bfloat16 in hardware."""
-    if torch.cuda.is_available() and accelerator != "cpu":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return multiply_bfloat16()
+    return multiply_bfloat16("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
 
 
 def _pinned(experiment: Experiment, directory: RunDirectory | None) -> tuple[Experiment, Checkpoint | None]:

@@ -303,7 +303,7 @@ def test_orthogonalizing_takes_the_singular_values_through_the_polynomial(monkey
             values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
         expected = left @ torch.diag_embed(values) @ right
         for in_hardware, dtype, rounding in ((True, torch.bfloat16, 2**-8), (False, torch.float32, 2**-24)):
-            monkeypatch.setattr("bert_lightning.optim.muon.multiply_bfloat16", lambda fast=in_hardware: fast)
+            monkeypatch.setattr("bert_lightning.optim.muon.multiply_bfloat16", lambda device, fast=in_hardware: fast)
             found = orthogonalize(matrices, 5)
             assert found.dtype == dtype
             # Five iterations of three products, each with one relative rounding error in bfloat16, which sums in
