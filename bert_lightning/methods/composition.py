@@ -25,7 +25,8 @@ def compose(
         task: the task that is trained.
         step_method: how losses become gradients.
         adversarial: the perturbations.
-        added: the losses of the task with those of a teacher or of an earlier model; None if there are none.
+        added: the losses of the task with those of a teacher, of an earlier model, or on masked words; None if there
+            are none.
 
     Raises:
         InputError: a custom method is not a step method, or the adversary does not suit the task.

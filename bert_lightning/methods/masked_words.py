@@ -20,27 +20,29 @@ class MaskedWordSettings:
     """Training the cloze task on masked words of unlabelled texts, too.
 
     Schick and Schütze 2021, arXiv 2001.07676, "Auxiliary Language Modeling": the loss is (1 - `weight`) times that of
-    the task, plus `weight` times the cross-entropy of masked words. It keeps a model that trains on few
-    examples a language model. Each step reads as many unlabelled texts as examples. They are put into the pattern of
-    the task, whose own masks are not predicted. Of the other tokens, 15 % are selected and replaced as in
-    pre-training, other ones in each epoch.
+    the task, plus `weight` times the cross-entropy of masked words. So a model that trains on few examples remains a
+    language model. The texts are put into the pattern of the task. As in pre-training, 15 % of the tokens of a
+    sequence are selected and replaced, but at least one, and never the mask of the pattern. Each epoch selects other
+    ones.
 
     Attributes:
         weight: the share of the masked words in the loss; 1e-4 in the paper.
         unlabelled: a table with the text columns. By default, the examples of the training file that
-            `data.examples_per_class` leaves out; their labels are not used.
+            `data.examples_per_class` and `data.validation_per_class` leave out; their labels are not used.
         max_samples: read only this many texts, the first ones.
+        texts_per_example: how many texts a step reads for each labelled example; 1 by default in PET's `cli.py`.
     """
 
     weight: float = 1.0e-4
     unlabelled: str | None = None
     max_samples: int | None = None
+    texts_per_example: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:
             raise RefusedValue("weight", self.weight, "be more than 0 and less than 1")
         refuse_empty_paths(self, "unlabelled")
-        require_at_least(self, 1, "max_samples")
+        require_at_least(self, 1, "max_samples", "texts_per_example")
 
 
 class MaskedWordLosses:

@@ -24,15 +24,19 @@ _CHANGES_DATA = tuple(
 _CHANGES_EXAMPLES: dict[str, tuple[str, ...]] = {
     "data: train": (
         *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "continual.", "pseudo_labels."),
-        "distillation.unlabelled",
+        *("distillation.unlabelled", "distillation.max_samples", "distillation.teacher"),
     ),
-    "data: masked words": ("masked_words.", "data.examples_per_class", "data.examples_seed"),
+    "data: masked words": (
+        *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "data.validation_per_class"),
+        *("masked_words.unlabelled", "masked_words.max_samples"),
+    ),
 }
 _CHANGES_HARDWARE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "tensor_parallel_size")
 )
 _CHANGES_STEPS = (
-    *("trainer.max_", "data.", "early_stopping.", "continual.", "pseudo_labels.", "distillation.unlabelled"),
+    *("trainer.max_", "data.", "early_stopping.", "continual.", "pseudo_labels."),
+    *("distillation.unlabelled", "distillation.max_samples"),
 )
 _CHANGES_MODEL = ("model.", "distillation.", "tuning.", "continual.", "sequence.")
 # Keys whose values are paths, or their beginnings. The paths may differ between seeds because an earlier stage sets
@@ -134,7 +138,7 @@ def _text(value: object) -> str:
 
 def _explanation(what: str, axes: Sequence[str], arms: Sequence[Arm], layout: Layout) -> str | None:
     """Return the axis or the stage that explains a difference; None for a confound."""
-    if STAGE in axes and what.startswith((_SETTING, "data: train", *_MODELS, "steps done")):
+    if STAGE in axes and what.startswith((_SETTING, *_CHANGES_EXAMPLES, *_MODELS, "steps done")):
         # Stages have experiment files of their own, but they are scored on the same data.
         return STAGE
     if what.startswith(_SETTING):

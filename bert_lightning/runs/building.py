@@ -99,9 +99,11 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     data = spec.data(settings, tokenizer, split=split, length=length, **labels)
     if sequence is not None and split is None:
         replay(experiment, data, sequence)
-    labelled = label_texts(experiment, data) if split is None else NOTHING_LABELLED
+    labelled = NOTHING_LABELLED
     if split is None:
+        # Before some texts become examples, because the others are masked.
         add_masked_words(experiment, data)
+        labelled = label_texts(experiment, data)
     _seed(experiment)
     model = _new_model(spec, experiment, config, data)
     notes: list[str] = [*labelled.notes]

@@ -26,11 +26,10 @@ def add_masked_words(experiment: Experiment, data: StepDataModule) -> None:
             f"masked_words needs the task cloze, whose model predicts words, and this is {experiment.task}"
         )
     if experiment.sequence is not None:
-        raise InputError("masked_words cannot be combined with sequence")
+        raise InputError("masked_words cannot be combined with sequence, whose tasks have patterns of their own")
     if not isinstance(experiment.adversarial, NoAdversary):
         raise InputError(
-            "masked_words cannot be combined with adversarial, which perturbs one micro-batch of texts, and a step "
-            "has two"
+            "masked_words cannot be combined with adversarial, whose perturbations fit the labelled texts alone"
         )
     if settings.unlabelled is None and data.settings.examples_per_class is None:
         raise InputError(
@@ -38,9 +37,10 @@ def add_masked_words(experiment: Experiment, data: StepDataModule) -> None:
             "left to read"
         )
     try:
-        data.mask_words_of(data.unlabelled(settings.unlabelled, settings.max_samples))
+        texts = data.unlabelled(settings.unlabelled, settings.max_samples)
     except InputError as error:
         raise InputError(f"masked_words.unlabelled: {error}") from None
+    data.mask_words_of([text._replace(label=None) for text in texts], settings.texts_per_example)
 
 
 def with_masked_words(experiment: Experiment, task: Task, losses: CountedLosses | None) -> CountedLosses | None:

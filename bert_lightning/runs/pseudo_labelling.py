@@ -17,6 +17,7 @@ from bert_lightning.methods.pseudo_labels import PseudoLabelSettings, drawn_text
 from bert_lightning.runs.ensemble_teachers import read_teachers
 from bert_lightning.runs.trainer import on_gpu, prepare_machine
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.wording import count
 
 
 class Labelled(NamedTuple):
@@ -56,7 +57,9 @@ def _pseudo_labelled(experiment: Experiment, data: StepDataModule) -> Labelled:
         return NOTHING_LABELLED
     texts_data = _checked("pseudo_labels", experiment, data)
     if getattr(texts_data.settings, "demonstrations", False):
-        raise InputError("pseudo_labels cannot be combined with data.demonstrations, which a checkpoint keeps")
+        raise InputError(
+            "pseudo_labels cannot be combined with data.demonstrations: the checkpoint would keep all texts"
+        )
     if settings.unlabelled is None and texts_data.settings.examples_per_class is None:
         raise InputError(
             "pseudo_labels.unlabelled is not set: without data.examples_per_class, no example of the training file "
@@ -92,14 +95,14 @@ def _labelled_for_student(experiment: Experiment, data: StepDataModule) -> Label
     texts_data = _checked("distillation.unlabelled", experiment, data)
     if getattr(texts_data.settings, "demonstrations", False):
         raise InputError(
-            "distillation.unlabelled cannot be combined with data.demonstrations, which a checkpoint keeps"
+            "distillation.unlabelled cannot be combined with data.demonstrations: the checkpoint would keep all texts"
         )
     texts, logits, _ = _read_and_labelled("distillation", settings, experiment, texts_data)
     likeliest = logits.argmax(1).tolist()
     texts_data.add_to_training(
         [text._replace(label=texts_data.labels[label]) for text, label in zip(texts, likeliest, strict=True)]
     )
-    return Labelled([f"distillation: {len(texts):,} unlabelled texts are training examples too"])
+    return Labelled([f"distillation: the student also learns from {count(len(texts), 'unlabelled text')}"])
 
 
 def _checked(key: str, experiment: Experiment, data: StepDataModule) -> TextClassificationDataModule:

@@ -56,6 +56,7 @@ _KINDS = {
     "labeller": "the {}",
     "previous": "the run of the task before",
     "information": "the information of the run of the task before",
+    "masked": "the texts of masked_words",
 }
 
 

@@ -324,8 +324,9 @@ class Task(LoggedTask, PredictedLosses, Inference):
 
     def _work(self, batches: Sequence[Batch]) -> Work:
         operations = sum(self.step_method.operations(batch) for batch in batches)
-        num_tokens = sum(batch["num_tokens"] for batch in batches)
-        return Work(num_tokens, sum(batch["num_sequences"] for batch in batches), operations)
+        parts = [part for batch in batches for part in (batch, batch.get("unlabelled")) if part is not None]
+        num_tokens = sum(each["num_tokens"] for each in parts)
+        return Work(num_tokens, sum(each["num_sequences"] for each in parts), operations)
 
     def _log_interval(self, step: int, rates: Mapping[str, float]) -> None:
         """Log the log interval that ends with a step: means and speed, learning rates and norms of that step."""

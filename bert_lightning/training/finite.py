@@ -130,7 +130,8 @@ class FiniteSteps:
         Raises:
             SharedWorkError: the loss or a gradient is not finite, and training must stop.
         """
-        samples = [batch["samples"] for batch in batches if "samples" in batch]
+        parts = [part for batch in batches for part in (batch, batch.get("unlabelled", {}))]
+        samples = [part["samples"] for part in parts if "samples" in part]
         this = _Step(step, finite, overflowed, losses, samples)
         if _skips_by_itself(finite.device, optimizer):
             optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]

@@ -108,7 +108,7 @@ class LargestMicroBatch(Callback):
             steps = steps_to_try(plan.num_steps, self.batch_size // number)
             # With so many shares, the one micro-batch of a share is the first of `number` micro-batches.
             batches = (data.training_batches(step, plan, share, num_shares * number)[0] for step in steps)
-            largest = max(batches, key=lambda batch: batch["input_ids"].numel())
+            largest = max(batches, key=_num_positions)
             fits_here = _fits(trainer, task, trainer.strategy.batch_to_device(largest))
             return bool(holds_everywhere(torch.tensor(fits_here, device=trainer.strategy.root_device)))
 
@@ -116,6 +116,12 @@ class LargestMicroBatch(Callback):
         if process_rank() == 0:
             print(f"micro-batches: {number} per step, of {self.batch_size // number} samples")
         return number
+
+
+def _num_positions(batch: Mapping[str, Any]) -> int:
+    """Return the number of tokens of a micro-batch, with padding and with the unlabelled texts in it."""
+    unlabelled = batch.get("unlabelled")
+    return int(batch["input_ids"].numel()) + (_num_positions(unlabelled) if unlabelled is not None else 0)
 
 
 def steps_to_try(num_steps: int, micro_batch_size: int) -> range:

@@ -101,7 +101,6 @@ def test_a_student_learns_what_its_teachers_say_about_texts_of_a_file_without_la
     examples, own = setup.data.splits["train"].examples, alone.data.splits["train"].examples
     assert [each.text for each in examples] == [*(each.text for each in own), *texts]
     mean = setup.task.step_method.losses.cache.logits(torch.device("cpu"))
-    assert len(mean) == len(examples)
     likeliest = [setup.task.labels[number] for number in mean[len(own) :].argmax(1)]
     assert [each.label for each in examples[len(own) :]] == likeliest
     few = build(maker(values)(*options, unlabelled, "--distillation.max_samples=2"), None)
@@ -193,6 +192,16 @@ def test_a_student_of_several_teachers_resumes_bit_for_bit_however_the_batch_is_
         (
             ["--distillation.teachers.one={one}", "--distillation.unlabelled=nowhere.tsv"],
             r"distillation\.unlabelled: .*nowhere\.tsv",
+        ),
+        (
+            [
+                "--distillation.teachers.one={one}",
+                "--distillation.unlabelled=texts.tsv",
+                "--task=cloze",
+                "--data.verbalizer={animals: cat, nature: river, places: house}",
+                "--data.demonstrations=true",
+            ],
+            r"distillation\.unlabelled cannot be combined with data\.demonstrations",
         ),
         (
             ["--distillation.teachers.one={one}", "--data.labels=[animals, nature, places, other]"],

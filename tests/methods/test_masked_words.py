@@ -34,6 +34,12 @@ def without(values):
     return {name: each for name, each in values.items() if name != "masked_words"}
 
 
+def written(values, folder):
+    """Write an experiment file, and return the options that name it."""
+    (folder / "e.yaml").write_text(yaml.safe_dump(values))
+    return ["--config", str(folder / "e.yaml")]
+
+
 @pytest.mark.parametrize("pattern", ["{text} The {mask}.", PAIRED])
 def test_every_step_masks_words_of_as_many_other_texts_and_never_asks_for_the_mask_of_the_pattern(values, pattern):
     data = build(maker(values)(f"--data.pattern={pattern}", "--trainer.max_steps=40"), None).data
@@ -41,7 +47,7 @@ def test_every_step_masks_words_of_as_many_other_texts_and_never_asks_for_the_ma
     mask_id = data.tokenizer.mask_id
     texts = data.masked_texts.texts
     assert not trained & {each.text for each in texts.examples}
-    seen, changed = [], 0
+    seen, masks, changed = [], {}, 0
     for step in range(data.plan.num_steps):
         [batch] = data.training_batches(step, data.plan, 0, 1)
         masked = batch["unlabelled"]
@@ -56,8 +62,36 @@ def test_every_step_masks_words_of_as_many_other_texts_and_never_asks_for_the_ma
         lengths = texts.lengths[masked["samples"][:, 1]] + (3 if "||" in pattern else 2)
         assert len(masked["masked_labels"]) == np.maximum(1, np.rint(0.15 * lengths)).sum()
         seen += map(tuple, masked["samples"].tolist())
+        width = masked["input_ids"].shape[1]
+        for place in masked["masked_positions"].tolist():
+            row, column = divmod(place, width)
+            masks.setdefault(tuple(masked["samples"][row].tolist()), []).append(column)
     assert len({*seen}) == len(seen), "each epoch reads each text once"
-    assert changed
+    assert {number for epoch, number in seen if epoch == 0} == {*range(len(texts.examples))}
+    again = [number for number in range(len(texts.examples)) if (1, number) in masks]
+    assert sum(masks[0, number] != masks[1, number] for number in again) > len(again) / 2
+    assert changed > sum(map(len, masks.values())) / 2
+
+
+def test_a_step_reads_as_many_texts_for_each_example_as_the_settings_say(values):
+    experiment = maker(values)("--masked_words.texts_per_example=3", "--masked_words.max_samples=5")
+    data = build(experiment, None).data
+    assert len(data.masked_texts.texts.examples) == 5
+    [batch] = data.training_batches(0, data.plan, 0, 1)
+    assert batch["unlabelled"]["num_sequences"] == 3 * data.batch_size
+    _, parts = micro_batches(experiment, 2)
+    assert [each["unlabelled"]["num_sequences"] for each in parts] == [3 * data.batch_size / 2] * 2
+
+
+def test_the_texts_with_masked_words_do_not_depend_on_those_that_are_labelled(values, tmp_path):
+    alone = build(maker(values)(), None).data
+    assert main(["fit", "--run-directory", str(tmp_path / "run"), *written(without(values), tmp_path)]) == 0
+    options = [f"--pseudo_labels.teachers.one={tmp_path / 'run'}", "--pseudo_labels.per_class=3"]
+    options += ["--pseudo_labels.num_likeliest=9"]
+    both = build(maker(values)(*options), None).data
+    assert len(both.splits["train"].examples) > len(alone.splits["train"].examples)
+    assert both.fingerprints["masked words"] == alone.fingerprints["masked words"]
+    assert all(each.label is None for each in both.masked_texts.texts.examples)
 
 
 def test_the_loss_is_the_weighed_mean_of_that_of_the_task_and_that_of_the_masked_words(values):
@@ -96,19 +130,22 @@ def test_micro_batches_and_processes_share_the_masked_texts_of_a_step(values):
 def test_a_run_resumes_bit_for_bit_and_refuses_other_texts(values, tmp_path, capsys):
     own = {**values, "checkpoint": {"every_n_steps": 1, "keep_last": 9}}
     own["trainer"] = {**values["trainer"], "max_steps": 4}
-    (tmp_path / "e.yaml").write_text(yaml.safe_dump(own))
     texts = [f"the {word} sees a red {other}" for word in ("cat", "dog", "river") for other in ("house", "tree")]
     (tmp_path / "texts.tsv").write_text("\n".join(["sentence", *texts]) + "\n")
-    command = ["fit", "--config", str(tmp_path / "e.yaml"), "--masked_words.unlabelled", str(tmp_path / "texts.tsv")]
+    command = ["fit", *written(own, tmp_path), "--masked_words.unlabelled", str(tmp_path / "texts.tsv")]
     assert main([*command, "--run-directory", str(tmp_path / "whole")]) == 0
     middle = ["--resume", str(tmp_path / "whole/checkpoints/step-000000002.ckpt")]
     assert main([*command, *middle, "--run-directory", str(tmp_path / "resumed")]) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    plain = ["fit", *written(without(own), tmp_path), "--run-directory", str(tmp_path / "plain")]
+    assert main(plain) == 0
+    assert not all(torch.equal(whole[name], each) for name, each in weights(tmp_path / "plain").items())
+    written(own, tmp_path)
     (tmp_path / "texts.tsv").write_text("\n".join(["sentence", *texts[1:]]) + "\n")
     capsys.readouterr()
     assert main([*command, "--run-directory", str(tmp_path / "whole")]) == 2
-    assert "masked words" in capsys.readouterr().err
+    assert "the texts of masked_words" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

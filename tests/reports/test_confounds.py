@@ -66,7 +66,7 @@ def test_arms_that_differ_in_their_axis_alone_have_no_confound(tmp_path):
         ("trainer.precision", "precision", {"values": ("32", "bf16-mixed")}),
         ("trainer.devices", "threads", {"hardware": (HARDWARE, {**HARDWARE, "threads": 2}), "values": (1, 2)}),
         ("model.pretrained", "data: model", {"data": ({"model": "0"}, {"model": "1"})}),
-        ("masked_words.weight", "data: masked words", {"data": ({"masked words": "0"}, {"masked words": "1"})}),
+        ("masked_words.max_samples", "data: masked words", {"data": ({"masked words": "0"}, {"masked words": "1"})}),
     ],
 )
 def test_a_consequence_of_the_axis_is_no_confound(tmp_path, key, what, options):

@@ -33,7 +33,8 @@ class DistillationSettings:
         teacher_weights: name -> weight of that teacher in the average. PET takes the accuracy of each untrained model
             on the training examples. By default, they count equally.
         unlabelled: a table with the text columns. The student of `teachers` also learns what they say about these
-            texts. The likeliest label counts as their label, which `alpha: 1` does not use.
+            texts. Each text gets the label that they find likeliest. Where the loss on the labels has no weight, this
+            label has none.
         max_samples: read only this many of the unlabelled texts, the first ones.
         teacher: a checkpoint of the same task, with the same labels and vocabulary. With `alpha: 0`, which compares
             inner states alone, any encoder with the same vocabulary. A run directory, checkpoint file, Hugging Face

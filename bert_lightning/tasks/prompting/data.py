@@ -199,9 +199,10 @@ class ClozeDataModule(TextClassificationDataModule):
     def _encode(self, split: str, read: SplitExamples[LabelledText]) -> EncodedTexts:
         return self._show(split, super()._encode(split, read))
 
-    def mask_words_of(self, texts: Sequence[LabelledText]) -> None:
+    def mask_words_of(self, texts: Sequence[LabelledText], texts_per_example: int = 1) -> None:
         """Add a micro-batch of these texts with masked words to each one of training, as `unlabelled`."""
-        self.masked_texts = MaskedTexts(self._encoded(SplitExamples(list(texts), [], "")))
+        encoded = self._encoded(SplitExamples(list(texts), [], ""))
+        self.masked_texts = MaskedTexts(encoded, self.batch_size * texts_per_example)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -213,7 +214,7 @@ class ClozeDataModule(TextClassificationDataModule):
         batches = super().training_batches(step, plan, share, num_shares)
         if self.masked_texts is None:
             return batches
-        further = self.masked_texts.batches(step, plan, self.batch_size, share, num_shares)
+        further = self.masked_texts.batches(step, plan, share, num_shares)
         return [{**batch, "unlabelled": texts} for batch, texts in zip(batches, further, strict=True)]
 
     @property

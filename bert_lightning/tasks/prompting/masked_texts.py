@@ -14,25 +14,27 @@ from bert_lightning.tasks.fine_tuning.texts import TextSplit
 
 
 class MaskedTexts:
-    """Texts in a pattern, of which every step reads as many as the task reads examples.
+    """Texts in a pattern, as many in each step.
 
     Args:
         texts: the texts in their pattern.
+        batch_size: how many of them a step reads, over all processes and micro-batches.
     """
 
-    def __init__(self, texts: TextSplit) -> None:
+    def __init__(self, texts: TextSplit, batch_size: int) -> None:
         self.texts = texts
+        self.batch_size = batch_size
         self._masked = MaskedBatches(texts.tokenizer, TokenMasking(), pairs=False, source="masked_words")
 
-    def batches(self, step: int, plan: TrainingPlan, batch_size: int, share: int, num_shares: int) -> list[Batch]:
+    def batches(self, step: int, plan: TrainingPlan, share: int, num_shares: int) -> list[Batch]:
         """Return the micro-batches of one share of a step.
 
-        A text has other masks in each epoch. They depend on the seed, the epoch and the text alone, so neither the
-        number of micro-batches nor that of processes changes them.
+        The masks of a text depend on the seed, the epoch and the text alone. They do not depend on the number of
+        micro-batches or processes.
         """
         seed = derive_key(plan.seed, "masked words")
-        epochs, numbers = length_bucketed(seed, self.texts.lengths, batch_size, step, plan.num_steps)
-        of_share = np.split(np.arange(batch_size), plan.accumulate * num_shares)[share::num_shares]
+        epochs, numbers = length_bucketed(seed, self.texts.lengths, self.batch_size, step, plan.num_steps)
+        of_share = np.split(np.arange(self.batch_size), plan.accumulate * num_shares)[share::num_shares]
         samples = [self._sample(int(epoch), int(number)) for epoch, number in zip(epochs, numbers, strict=True)]
         length = self.texts.settings.max_seq_length
         return [self._masked.build([samples[place] for place in places], length, seed) for places in of_share]
