@@ -377,7 +377,6 @@ def test_a_run_with_pseudo_labels_resumes_bit_for_bit_and_refuses_other_models(v
                 f"--data.verbalizer={json.dumps(WORDS)}",
                 "--data.demonstrations=true",
                 "--data.max_seq_length=64",
-                "--data.max_seq_length=64",
             ],
             r"pseudo_labels cannot be combined with data\.demonstrations",
         ),
