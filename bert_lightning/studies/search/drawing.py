@@ -22,6 +22,7 @@ from bert_lightning.studies.search.settings import (
     Hyperband,
     Median,
     PairedT,
+    QuasiRandom,
     Random,
     SearchSettings,
     Wilcoxon,
@@ -110,6 +111,10 @@ def _sampler(settings: SearchSettings, number: int) -> "optuna.samplers.BaseSamp
     import optuna
 
     kind = settings.sampler
+    if isinstance(kind, QuasiRandom):
+        from bert_lightning.studies.search.halton import HaltonSampler
+
+        return HaltonSampler(settings.seed, number)
     # numpy's generators take seeds of 32 bits.
     seed = derive_key("trial", settings.seed, number) % 2**32
     if isinstance(kind, Random):

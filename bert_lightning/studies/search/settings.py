@@ -34,6 +34,15 @@ class Random:
 
 
 @dataclass(frozen=True)
+class QuasiRandom:
+    """Draws that are spread evenly over the space: the Halton sequence with a random shift.
+
+    Random draws leave gaps. If there are only a few trials, the best region may be in one of them. See Bousquet et
+    al. 2017, "Critical hyper-parameters: no random, no cry", arXiv 1706.03200.
+    """
+
+
+@dataclass(frozen=True)
 class GaussianProcess:
     """Gaussian process with expected improvement.
 
@@ -143,9 +152,9 @@ class PairedT:
         require_fraction(self, "p")
 
 
-Sampler = Tpe | Random | GaussianProcess
+Sampler = Tpe | Random | QuasiRandom | GaussianProcess
 Pruner = NoPruner | Median | Asha | Hyperband | Wilcoxon | PairedT
-SAMPLERS: dict[str, type] = {"tpe": Tpe, "random": Random, "gp": GaussianProcess}
+SAMPLERS: dict[str, type] = {"tpe": Tpe, "random": Random, "quasi-random": QuasiRandom, "gp": GaussianProcess}
 PRUNERS: dict[str, type] = {
     "none": NoPruner,
     "median": Median,

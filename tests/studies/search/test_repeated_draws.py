@@ -12,6 +12,7 @@ from bert_lightning.studies.search.settings import (
     Hyperband,
     Median,
     PairedT,
+    QuasiRandom,
     Random,
     SearchSettings,
     Tpe,
@@ -23,6 +24,7 @@ TPE = Tpe(startup_trials=3)
 KINDS = {
     "tpe": settings(sampler=TPE),
     "random": settings(sampler=Random()),
+    "quasi-random": settings(sampler=QuasiRandom(), at_once=2),
     "three at once": settings(sampler=TPE, at_once=3),
     "seeds": settings(sampler=TPE, seeds=2, at_once=2),
     "median": settings(sampler=TPE, pruner=Median(startup_trials=2)),
