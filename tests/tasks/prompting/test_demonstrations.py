@@ -113,7 +113,8 @@ def test_the_score_of_a_text_is_the_mean_over_its_draws_and_the_first_draw_is_th
             rows.append(task.log_probabilities(one)[0])
     expected = torch.stack([torch.stack(rows[start : start + 3]).mean(0) for start in (0, 3, 6)])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert (torch.stack(rows[:3]).std(0) > 1e-2).any()
+    # More than rounding could explain.
+    assert (torch.stack(rows[:3]).std(0) > 1e-3).any()
     first = split.batch_of_draws(numbers, 1)["input_ids"]
     width = min(first.shape[1], batch["input_ids"].shape[1])
     assert torch.equal(first[:, :width], batch["input_ids"][::3, :width])
