@@ -69,7 +69,7 @@ def ablate(
         raise InputError("ablate starts its own processes: set their number with trainer.devices, without torchrun")
     described = read_study(study)
     chosen = with_earlier_stages(described, stages)
-    check_number(described, many)
+    check_number(described, many, chosen)
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
     reporter = reporter or PrintedLines()
@@ -114,7 +114,7 @@ def dry_run(
     progress = Progress(folder, plan, before)
     progress.stages = chosen
     lines = [*summary(described, progress, before), *_table(progress, jobs)]
-    if len(plan) > MANY_RUNS:
+    if len(progress.chosen) > MANY_RUNS:
         lines.append(f"more than {MANY_RUNS} runs need --yes")
     return lines
 
@@ -134,16 +134,23 @@ def check_jobs(jobs: int) -> None:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
 
 
-def check_number(study: Study, many: bool) -> None:
-    """Check that a study of more than 100 runs was asked for.
+def check_number(study: Study, many: bool, stages: Sequence[str] = ()) -> None:
+    """Check that more than 100 runs were asked for.
+
+    Args:
+        study: the study.
+        many: whether they were.
+        stages: the stages that train; all if there are none.
 
     Raises:
-        InputError: it has more than 100 runs, and `many` is not set.
+        InputError: the stages have more than 100 runs, and `many` is not set.
     """
-    num = count_runs(study)
+    num = count_runs(study, stages)
     if num > MANY_RUNS and not many:
+        some = 0 < len(stages) < len(study.stages)
+        owner = f"--stage names {', '.join(stages)} with" if some else "the study has"
         study.fail(
-            f"the study has {num:,} runs, and more than {MANY_RUNS} are started only with --yes; "
+            f"{owner} {num:,} runs, and more than {MANY_RUNS} are started only with --yes; "
             "--dry-run shows them and the time that they take"
         )
 

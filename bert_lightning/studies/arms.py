@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bert_lightning.config.yaml_files import flow_yaml
@@ -41,9 +41,13 @@ class _Choice:
     settings: Mapping[str, object]
 
 
-def num_arms(study: Study) -> int:
-    """Return an upper bound on the number of arms over all stages, without making them: a grid may have millions."""
-    return sum(math.prod(varied.num for _, varied in _owners(study, stage)) for stage in study.stages)
+def num_arms(study: Study, stages: Collection[str] = ()) -> int:
+    """Return an upper bound on the number of arms over some stages, without making them: a grid may have millions.
+
+    Without stages, all of the study count.
+    """
+    counted = [stage for stage in study.stages if not stages or stage.name in stages]
+    return sum(math.prod(varied.num for _, varied in _owners(study, stage)) for stage in counted)
 
 
 def arms_of(study: Study) -> dict[str, list[Arm]]:

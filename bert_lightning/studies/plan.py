@@ -1,7 +1,7 @@
 """The plan of a study: all of its runs, with loaded experiments, run directories and upstream runs."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -114,12 +114,12 @@ def plan_runs(study: Study, allowed: Sequence[str] = ()) -> list[PlannedRun]:
     return list(planned.values())
 
 
-def count_runs(study: Study) -> int:
-    """Return an upper bound on the number of runs of a study, without loading their experiments.
+def count_runs(study: Study, stages: Collection[str] = ()) -> int:
+    """Return an upper bound on the number of runs of some stages, or of all, without loading their experiments.
 
     It is exact unless an arm of a stage sets the key that `from` would set.
     """
-    return num_arms(study) * len(study.seeds)
+    return num_arms(study, stages) * len(study.seeds)
 
 
 def with_earlier_stages(study: Study, stages: Sequence[str]) -> tuple[str, ...]:

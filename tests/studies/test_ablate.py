@@ -338,6 +338,17 @@ def test_more_than_a_hundred_runs_need_yes(capsys):
     assert "more than 100 runs need --yes" in capsys.readouterr().out
 
 
+def test_only_the_runs_of_the_stages_that_train_need_yes(monkeypatch, capsys):
+    monkeypatch.setattr(LocalLauncher, "run", lambda launcher, job: finished(job))
+    study = file(seeds=list(range(26)))
+    assert main(["ablate", str(study), "--stage", "pretraining", "--dry-run"]) == 0
+    assert "need --yes" not in capsys.readouterr().out
+    assert main(["ablate", str(study), "--stage", "pretraining"]) == 0
+    study = file(seeds=list(range(60)))
+    assert main(["ablate", str(study), "--stage", "pretraining"]) == 2
+    assert "--stage names pretraining with 120 runs, and more than 100" in capsys.readouterr().err
+
+
 def test_the_exit_status_says_whether_all_runs_finished(monkeypatch):
     monkeypatch.setattr(LocalLauncher, "run", lambda launcher, job: finished(job))
     study = file(stages=None)
