@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bert_lightning.checks import RefusedValue, refuse_empty_paths, require_at_least
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.model.operations import training_operations
 from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.prompting.task import ClozeTask
 from bert_lightning.tasks.step_method import CountedLosses, beside_total
@@ -92,13 +91,7 @@ class MaskedWordLosses:
     def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the operations of the losses and of the masked words."""
         texts = batch["unlabelled"]
-        of_texts = training_operations(
-            self.task.config,
-            texts["num_tokens"],
-            texts["num_token_pairs"],
-            texts["num_sequences"],
-            len(texts["masked_labels"]),
-        )
+        of_texts = self.task.operations_of(texts, len(texts["masked_labels"]))
         return self.losses.operations(batch, num_passes) + num_passes * of_texts
 
     def _of_masked_words(self, texts: Batch) -> Tensor:

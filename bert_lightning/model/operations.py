@@ -1,6 +1,9 @@
 """Floating-point operations of a model, for the fraction of the hardware's peak that a training reaches."""
 
+from torch import nn
+
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.encoder import BertEncoder
 
 
 def forward_operations(
@@ -39,3 +42,22 @@ def training_operations(
 ) -> float:
     """Return the operations of a forward and a backward pass; the latter takes twice as many as the former."""
     return 3 * forward_operations(config, num_tokens, num_token_pairs, num_sequences, num_scored)
+
+
+def training_passes(encoder: BertEncoder) -> float:
+    """Return how many forward passes a forward and a backward pass take as long as; 3 if everything trains.
+
+    The backward pass computes gradients of the activations, from the last block down to the lowest one with something
+    to train, and gradients of the matrices that train. Each takes as many operations as the forward pass through the
+    same blocks. Matrices that a tuning adds are counted as parts of their block.
+    """
+    blocks: list[nn.Module] = list(encoder.layers)
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    pooler = encoder.pooler.parameters() if encoder.pooler is not None else ()
+    inside |= {id(parameter) for parameter in pooler}
+    below = any(parameter.requires_grad for parameter in encoder.parameters() if id(parameter) not in inside)
+    trains = [any(parameter.requires_grad for parameter in block.parameters()) for block in blocks]
+    lowest = 0 if below else next((number for number, each in enumerate(trains) if each), len(blocks))
+    matrices = [each for block in blocks for each in block.parameters() if each.dim() > 1]
+    learned = sum(each.numel() for each in matrices if each.requires_grad)
+    return 1 + (len(blocks) - lowest) / len(blocks) + learned / sum(each.numel() for each in matrices)

@@ -18,7 +18,7 @@ from bert_lightning.distributed.collectives import data_rank
 from bert_lightning.distributed.sharded import gather, shard, shard_layers
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
-from bert_lightning.model.operations import training_operations
+from bert_lightning.model.operations import forward_operations, training_passes
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.checkpoint_entry import described_head, described_model, described_vocabulary
 from bert_lightning.tasks.compilation import compile_blocks, prepare_compiler
@@ -136,9 +136,13 @@ class Task(LoggedTask, PredictedLosses, Inference):
 
     def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+        return num_passes * self.operations_of(batch, self.num_scored(batch))
+
+    def operations_of(self, batch: Batch, num_scored: int) -> float:
+        """Return the operations of one forward and backward pass, if so many tokens are scored."""
         tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
-        scored = self.num_scored(batch)
-        return num_passes * training_operations(self.config, tokens, pairs, batch["num_sequences"], scored)
+        of_forward = forward_operations(self.config, tokens, pairs, batch["num_sequences"], num_scored)
+        return of_forward * training_passes(self.model.backbone)
 
     @property
     def task_settings(self) -> dict[str, object]:
