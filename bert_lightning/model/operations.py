@@ -1,7 +1,5 @@
 """Floating-point operations of a model, for the fraction of the hardware's peak that a training reaches."""
 
-from torch import nn
-
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.encoder import BertEncoder
 
@@ -37,13 +35,6 @@ def forward_operations(
     return operations + 2.0 * num_scored * (hidden * width + width * config.vocab_size)
 
 
-def training_operations(
-    config: BertConfig, num_tokens: int, num_token_pairs: int, num_sequences: int, num_scored: int
-) -> float:
-    """Return the operations of a forward and a backward pass; the latter takes twice as many as the former."""
-    return 3 * forward_operations(config, num_tokens, num_token_pairs, num_sequences, num_scored)
-
-
 def training_passes(encoder: BertEncoder) -> float:
     """Return how many forward passes a forward and a backward pass take as long as; 3 if everything trains.
 
@@ -51,13 +42,12 @@ def training_passes(encoder: BertEncoder) -> float:
     to train, and gradients of the matrices that train. Each takes as many operations as the forward pass through the
     same blocks. Matrices that a tuning adds are counted as parts of their block.
     """
-    blocks: list[nn.Module] = list(encoder.layers)
-    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
-    pooler = encoder.pooler.parameters() if encoder.pooler is not None else ()
-    inside |= {id(parameter) for parameter in pooler}
-    below = any(parameter.requires_grad for parameter in encoder.parameters() if id(parameter) not in inside)
-    trains = [any(parameter.requires_grad for parameter in block.parameters()) for block in blocks]
-    lowest = 0 if below else next((number for number, each in enumerate(trains) if each), len(blocks))
+    blocks, pooler = list(encoder.layers), encoder.pooler
+    after = {id(each) for part in (*blocks, pooler) if part is not None for each in part.parameters()}
+    below = any(each.requires_grad for each in encoder.parameters() if id(each) not in after)
+    # Below the blocks, each block, and the head, which always trains.
+    trains = [below, *(any(each.requires_grad for each in block.parameters()) for block in blocks), True]
+    lowest = max(0, trains.index(True) - 1)
     matrices = [each for block in blocks for each in block.parameters() if each.dim() > 1]
     learned = sum(each.numel() for each in matrices if each.requires_grad)
     return 1 + (len(blocks) - lowest) / len(blocks) + learned / sum(each.numel() for each in matrices)

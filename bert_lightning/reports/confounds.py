@@ -24,7 +24,8 @@ _CHANGES_DATA = tuple(
 _CHANGES_EXAMPLES: dict[str, tuple[str, ...]] = {
     "data: train": (
         *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "continual.", "pseudo_labels."),
-        *("distillation.unlabelled", "distillation.max_samples", "distillation.teacher"),
+        *("distillation.unlabelled", "distillation.max_samples"),
+        *("distillation.teachers", "distillation.teacher_weights"),
     ),
     "data: masked words": (
         *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "data.validation_per_class"),

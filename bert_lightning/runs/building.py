@@ -26,7 +26,7 @@ from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, 
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.continual import SequenceData, add_penalty, memory_of, read_previous, replay
 from bert_lightning.runs.masked_words import add_masked_words, with_masked_words
-from bert_lightning.runs.pseudo_labelling import NOTHING_LABELLED, label_texts
+from bert_lightning.runs.pseudo_labelling import Labelled, label_texts
 from bert_lightning.runs.starting_point import (
     adapted_to,
     model_config,
@@ -99,7 +99,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     data = spec.data(settings, tokenizer, split=split, length=length, **labels)
     if sequence is not None and split is None:
         replay(experiment, data, sequence)
-    labelled = NOTHING_LABELLED
+    labelled = Labelled()
     if split is None:
         # Before some texts become examples, because the others are masked.
         add_masked_words(experiment, data)
@@ -126,7 +126,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     if given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
     add_penalty(experiment, task, model, start, previous)
-    distillation = distillation_of(experiment, task, data, num_segments, arguments)
+    distillation = distillation_of(experiment, task, data, num_segments, arguments, labelled.for_student)
     with_memory = memory_of(experiment, task, previous, sequence)
     if with_memory is not None and distillation.losses is not None:
         raise InputError(

@@ -31,11 +31,6 @@ def add_masked_words(experiment: Experiment, data: StepDataModule) -> None:
         raise InputError(
             "masked_words cannot be combined with adversarial, whose perturbations fit the labelled texts alone"
         )
-    if settings.unlabelled is None and data.settings.examples_per_class is None:
-        raise InputError(
-            "masked_words.unlabelled is not set: without data.examples_per_class, no example of the training file is "
-            "left to read"
-        )
     try:
         texts = data.unlabelled(settings.unlabelled, settings.max_samples)
     except InputError as error:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.datasets.examples import LabelledText
@@ -21,20 +22,14 @@ from bert_lightning.wording import count
 
 
 class Labelled(NamedTuple):
-    """Records of the texts that were labelled for a run: notes and fingerprints."""
+    """Records of the texts that were labelled for a run."""
 
     notes: Sequence[str] = ()
     """for the user"""
     fingerprints: Mapping[str, str] = MappingProxyType({})
     """entries of the manifest that identify the models: name -> SHA-256"""
-
-    @classmethod
-    def joined(cls, one: "Labelled", other: "Labelled") -> "Labelled":
-        """Return the records of both."""
-        return cls([*one.notes, *other.notes], {**one.fingerprints, **other.fingerprints})
-
-
-NOTHING_LABELLED = Labelled()
+    for_student: Tensor | None = None
+    """(n, L) the teachers' logits of the last n training examples, those of `distillation.unlabelled`"""
 
 
 def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
@@ -47,24 +42,16 @@ def label_texts(experiment: Experiment, data: StepDataModule) -> Labelled:
         InputError: the data are no texts with single labels, a teacher does not fit, there are no texts to label, or
             some label is given to none of them. The message names the key.
     """
-    return Labelled.joined(_pseudo_labelled(experiment, data), _labelled_for_student(experiment, data))
+    drawn, for_student = _pseudo_labelled(experiment, data), _labelled_for_student(experiment, data)
+    return drawn._replace(notes=[*drawn.notes, *for_student.notes], for_student=for_student.for_student)
 
 
 def _pseudo_labelled(experiment: Experiment, data: StepDataModule) -> Labelled:
     """Add texts of each label, drawn among those to which the teachers give it, as in iPET."""
     settings = experiment.pseudo_labels
     if settings is None:
-        return NOTHING_LABELLED
+        return Labelled()
     texts_data = _checked("pseudo_labels", experiment, data)
-    if getattr(texts_data.settings, "demonstrations", False):
-        raise InputError(
-            "pseudo_labels cannot be combined with data.demonstrations: the checkpoint would keep all texts"
-        )
-    if settings.unlabelled is None and texts_data.settings.examples_per_class is None:
-        raise InputError(
-            "pseudo_labels.unlabelled is not set: without data.examples_per_class, no example of the training file "
-            "is left to label"
-        )
     texts, logits, digests = _read_and_labelled("pseudo_labels", settings, experiment, texts_data)
     try:
         drawn = drawn_texts(
@@ -91,18 +78,15 @@ def _labelled_for_student(experiment: Experiment, data: StepDataModule) -> Label
     """
     settings = experiment.distillation
     if settings is None or settings.unlabelled is None:
-        return NOTHING_LABELLED
+        return Labelled()
     texts_data = _checked("distillation.unlabelled", experiment, data)
-    if getattr(texts_data.settings, "demonstrations", False):
-        raise InputError(
-            "distillation.unlabelled cannot be combined with data.demonstrations: the checkpoint would keep all texts"
-        )
     texts, logits, _ = _read_and_labelled("distillation", settings, experiment, texts_data)
     likeliest = logits.argmax(1).tolist()
     texts_data.add_to_training(
         [text._replace(label=texts_data.labels[label]) for text, label in zip(texts, likeliest, strict=True)]
     )
-    return Labelled([f"distillation: the student also learns from {count(len(texts), 'unlabelled text')}"])
+    note = f"distillation: the student also learns from {count(len(texts), 'unlabelled text')}"
+    return Labelled([note], for_student=logits)
 
 
 def _checked(key: str, experiment: Experiment, data: StepDataModule) -> TextClassificationDataModule:
@@ -111,6 +95,8 @@ def _checked(key: str, experiment: Experiment, data: StepDataModule) -> TextClas
         raise InputError(f"{key} needs texts with single labels, and this is {experiment.task}")
     if experiment.sequence is not None:
         raise InputError(f"{key} cannot be combined with sequence: label the texts of its tasks beforehand")
+    if getattr(data.settings, "demonstrations", False):
+        raise InputError(f"{key} cannot be combined with data.demonstrations: the checkpoint would keep all texts")
     return data
 
 
@@ -119,8 +105,12 @@ def _read_and_labelled(
     settings: PseudoLabelSettings | DistillationSettings,
     experiment: Experiment,
     data: TextClassificationDataModule,
-) -> tuple[list[LabelledText], torch.Tensor, dict[str, str]]:
+) -> tuple[list[LabelledText], Tensor, dict[str, str]]:
     """Return the texts to label, (n, L) the mean logits of the teachers, and the SHA-256 of each teacher by name."""
+    try:
+        texts = data.unlabelled(settings.unlabelled, settings.max_samples)
+    except InputError as error:
+        raise InputError(f"{key}.unlabelled: {error}") from None
     teachers, digests, shares = read_teachers(
         f"{key}.teachers",
         settings.teachers,
@@ -129,10 +119,6 @@ def _read_and_labelled(
         is_pair=data.settings.is_pair,
         modules=experiment.modules,
     )
-    try:
-        texts = data.unlabelled(settings.unlabelled, settings.max_samples)
-    except InputError as error:
-        raise InputError(f"{key}.unlabelled: {error}") from None
     # Threads and kernels are those of the training, so a second training of a process labels as the first one did.
     prepare_machine(experiment.trainer)
     return texts, mean_logits(teachers, data.labels, texts, _device(experiment), shares), digests

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -54,6 +55,7 @@ def distillation_of(
     data: StepDataModule,
     num_segments: int,
     arguments: Mapping[str, object],
+    known: Tensor | None = None,
 ) -> Distillation:
     """Read the teacher, if there is one, and build the losses of a student that learns from it.
 
@@ -63,6 +65,7 @@ def distillation_of(
         data: the data of the training.
         num_segments: the number of token types in the data.
         arguments: the arguments of the student except its model.
+        known: (n, L) the logits of several teachers for the last n training examples, if they have been computed.
 
     Raises:
         InputError: the student has no distributions to compare, the teacher differs in what its outputs mean, or the
@@ -72,7 +75,7 @@ def distillation_of(
     if settings is None:
         return Distillation(None, None, [])
     if settings.teacher is None:
-        return _ensemble(experiment, settings, student, data)
+        return _ensemble(experiment, settings, student, data, known)
     try:
         checkpoint = read_checkpoint(settings.teacher)
     except CheckpointError as error:
@@ -90,7 +93,11 @@ def distillation_of(
 
 
 def _ensemble(
-    experiment: Experiment, settings: DistillationSettings, student: Task, data: StepDataModule
+    experiment: Experiment,
+    settings: DistillationSettings,
+    student: Task,
+    data: StepDataModule,
+    known: Tensor | None,
 ) -> Distillation:
     """Read several teachers, each of which reads the student's examples in its own form.
 
@@ -112,7 +119,7 @@ def _ensemble(
         modules=experiment.modules,
     )
     assert isinstance(data, FineTuningDataModule)
-    mean = EnsembleLogits(tasks, student.labels, data.splits["train"], shares)
+    mean = EnsembleLogits(tasks, student.labels, data.splits["train"], shares, known)
     losses = DistilledLosses(student, tasks[0], settings, None, mean)
     return Distillation(losses, None, [], {f"teacher {name}": digest for name, digest in digests.items()})
 

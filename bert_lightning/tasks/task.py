@@ -113,6 +113,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
         self._without_optimizer: list[torch.nn.Parameter] = []
         self._interval = LogInterval()
         self._finite = FiniteSteps()
+        self._passes: float | None = None
         self._spikes = LossSpikes()
 
     # -- declarations of a task ----------------------------------------------------------------------------------
@@ -142,7 +143,9 @@ class Task(LoggedTask, PredictedLosses, Inference):
         """Return the operations of one forward and backward pass, if so many tokens are scored."""
         tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
         of_forward = forward_operations(self.config, tokens, pairs, batch["num_sequences"], num_scored)
-        return of_forward * training_passes(self.model.backbone)
+        if self._passes is None:
+            self._passes = training_passes(self.model.backbone)
+        return of_forward * self._passes
 
     @property
     def task_settings(self) -> dict[str, object]:
@@ -289,6 +292,8 @@ class Task(LoggedTask, PredictedLosses, Inference):
             self._without_optimizer = check_training(self, self._optimization)
         self._finite.folder = Path(self.trainer.default_root_dir)
         self._finite.skips = self._optimization.non_finite == "skip"
+        # What trains may have changed since the last training. Counting it in each step would take too long.
+        self._passes = None
         share, names = data_rank(self.trainer), self.step_method.loss_names
         self._interval.start(share, self.device, self._find_peak(), names)
 

@@ -35,7 +35,7 @@ from measuring import SHAPE_COST_LIMIT, Contender, in_turn, machine, ratio, spre
 from pretraining_contenders import NUM_REPEATED, NUM_STEPS, Setting, lengths_of
 
 from bert_lightning.config.experiment import Experiment, load_experiment
-from bert_lightning.model.operations import training_operations
+from bert_lightning.model.operations import forward_operations
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.trainer import quiet
 from bert_lightning.training.throughput import best_product
@@ -123,9 +123,9 @@ def work_of(setting: Setting) -> Work:
     batches, config = setting.stream.first(NUM_COUNTED), setting.config
     lengths = np.concatenate([lengths_of(batch) for batch in batches])
     num_masked = sum(len(batch["masked_labels"]) for batch in batches)
-    operations = training_operations(
-        config, int(lengths.sum()), int((lengths**2).sum()), len(lengths), num_masked
-    ) / len(batches)
+    of_forward = forward_operations(config, int(lengths.sum()), int((lengths**2).sum()), len(lengths), num_masked)
+    # The backward pass takes twice as many.
+    operations = 3 * of_forward / len(batches)
     tokens, hidden, inner = float(lengths.sum()) / len(batches), config.hidden_size, config.intermediate_size
     shapes = [(int(tokens), hidden, 3 * hidden), (int(tokens), hidden, inner), (int(tokens), inner, hidden)]
     shapes.append((num_masked // len(batches), hidden, config.vocab_size))

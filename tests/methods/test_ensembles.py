@@ -101,6 +101,13 @@ def test_a_student_learns_what_its_teachers_say_about_texts_of_a_file_without_la
     examples, own = setup.data.splits["train"].examples, alone.data.splits["train"].examples
     assert [each.text for each in examples] == [*(each.text for each in own), *texts]
     mean = setup.task.step_method.losses.cache.logits(torch.device("cpu"))
+    # What labelled the texts is not computed again.
+    known = setup.task.step_method.losses.cache._known
+    assert torch.equal(mean[len(own) :], known)
+    alike = mean_logits(
+        setup.task.step_method.losses.cache.teachers, setup.task.labels, examples[len(own) :], torch.device("cpu")
+    )
+    assert torch.equal(known, alike)
     likeliest = [setup.task.labels[number] for number in mean[len(own) :].argmax(1)]
     assert [each.label for each in examples[len(own) :]] == likeliest
     few = build(maker(values)(*options, unlabelled, "--distillation.max_samples=2"), None)
@@ -359,7 +366,7 @@ def test_a_run_with_pseudo_labels_resumes_bit_for_bit_and_refuses_other_models(v
         ),
         (
             ["--pseudo_labels.teachers.one={one}", "--pseudo_labels.per_class=5", "--data.examples_per_class=null"],
-            "pseudo_labels.unlabelled is not set",
+            "pseudo_labels.unlabelled: it is not set, and the run trains or validates on all examples",
         ),
         (
             [

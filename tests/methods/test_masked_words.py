@@ -153,7 +153,10 @@ def test_a_run_resumes_bit_for_bit_and_refuses_other_texts(values, tmp_path, cap
     [
         (["--masked_words.weight=0"], r"masked_words\.weight is 0"),
         (["--masked_words.weigth=0.1"], r"masked_words\.weigth.*did you mean.*weight"),
-        (["--data.examples_per_class=null"], r"masked_words\.unlabelled is not set"),
+        (
+            ["--data.examples_per_class=null"],
+            r"masked_words\.unlabelled: it is not set, and the run trains or validates on all examples",
+        ),
         (["--masked_words.unlabelled=nowhere.tsv"], r"masked_words\.unlabelled: .*nowhere\.tsv"),
         (["--adversarial.name=fgm"], r"masked_words cannot be combined with adversarial"),
     ],

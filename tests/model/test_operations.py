@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
-from bert_lightning.model.operations import forward_operations, training_operations, training_passes
+from bert_lightning.model.operations import forward_operations, training_passes
 
 
 @pytest.mark.parametrize("changes", [{}, {"embedding_size": 24}, {"intermediate_size": 40}, {"num_hidden_layers": 3}])
@@ -19,7 +19,6 @@ def test_operations_are_those_that_torch_counts(changes):
     # The two next-sentence scores are not counted.
     expected = counter.get_total_flops() - 2 * 3 * config.hidden_size * 2
     assert forward_operations(config, 30, 3 * 10**2, 3, 8) == expected
-    assert training_operations(config, 30, 3 * 10**2, 3, 8) == 3 * expected
 
 
 TRAINED = {

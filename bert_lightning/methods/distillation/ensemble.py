@@ -28,6 +28,7 @@ class EnsembleLogits:
         labels: the labels of the student. A teacher may have them in another order.
         split: the training split of the student.
         weights: of each teacher; without weights they count equally (the paper's "uniform").
+        known: (m, L) the mean logits of the last m examples, if they have been computed.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class EnsembleLogits:
         labels: Sequence[str],
         split: EncodedSplit[Any],
         weights: Sequence[float] = (),
+        known: Tensor | None = None,
     ) -> None:
         self.teachers, self.labels, self.split, self.weights = list(teachers), list(labels), split, weights
+        self._known = known if known is not None else torch.empty(0, len(labels))
         self._logits: Tensor | None = None
 
     def read(self, teacher: Task, batch: Batch, student: Sequence[Distribution]) -> list[Distribution]:
@@ -49,7 +52,9 @@ class EnsembleLogits:
 
     def logits(self, device: torch.device) -> Tensor:
         """Return (n, L) the mean logits of all examples, with the labels in the student's order."""
-        return mean_logits(self.teachers, self.labels, self.split.examples, device, self.weights)
+        unknown = self.split.examples[: len(self.split.examples) - len(self._known)]
+        computed = mean_logits(self.teachers, self.labels, unknown, device, self.weights)
+        return torch.cat([computed, self._known])
 
 
 def mean_logits(

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from scipy.stats import qmc
 
 from bert_lightning.data.loading.randomness import derive_key
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
 
 
 class HaltonSampler(BaseSampler):
@@ -44,23 +43,11 @@ class HaltonSampler(BaseSampler):
         self, study: "Study", trial: "FrozenTrial", param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return the value of the key that is drawn next in the trial."""
-        place = len(trial.params) % len(_PRIMES)
-        shift = derive_key("halton", self._seed, len(trial.params)) / 2**64
-        return value_at((radical_inverse(self._number, _PRIMES[place]) + shift) % 1.0, param_distribution)
-
-
-def radical_inverse(number: int, base: int) -> float:
-    """Return the fraction whose digits after the point are those of a number in reverse order.
-
-    >>> [radical_inverse(number, 2) for number in range(5)]
-    [0.0, 0.5, 0.25, 0.75, 0.125]
-    """
-    fraction, unit = 0.0, 1.0
-    while number:
-        number, digit = divmod(number, base)
-        unit /= base
-        fraction += digit * unit
-    return fraction
+        place = len(trial.params)
+        sequence = qmc.Halton(place + 1, scramble=False)
+        shift = derive_key("halton", self._seed, place) / 2**64
+        point = float(sequence.fast_forward(self._number).random()[0, place])
+        return value_at((point + shift) % 1.0, param_distribution)
 
 
 def value_at(fraction: float, distribution: BaseDistribution) -> Any:

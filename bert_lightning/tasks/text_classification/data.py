@@ -172,8 +172,12 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
             texts = (example for example in checked if example.location not in used)
         found = list(islice(texts, limit))
         if not found:
-            rest = "the run trains or validates on all examples of the training file"
-            raise InputError(f"{source}: there are no texts" if source is not None else rest)
+            if source is not None:
+                raise InputError(f"{source}: there are no texts")
+            raise InputError(
+                "it is not set, and the run trains or validates on all examples of the training file: name a table, "
+                "or let data.examples_per_class leave some out"
+            )
         if source is not None:
             _warn_of_blank_texts(found, source)
         return found
