@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ class LogInterval:
 
     def __init__(self) -> None:
         self.clock = StepClock()
-        self._peak = float("inf")
+        self._peak: Callable[[float], float] = lambda seconds: float("inf")
         self._sums: Tensor | None = None
         self._restored: Tensor | None = None
         self._names: list[str] | None = None
@@ -83,13 +83,15 @@ class LogInterval:
         self._started = time.perf_counter()
         self._paused: float | None = None
 
-    def start(self, share: DataRank, device: torch.device, peak: float, names: Sequence[str]) -> None:
+    def start(
+        self, share: DataRank, device: torch.device, peak: Callable[[float], float], names: Sequence[str]
+    ) -> None:
         """Start the clock, and continue the interval of a resumed run.
 
         Args:
             share: the share of each batch that this process computes.
             device: the device on which sums are added up.
-            peak: FLOP/s that all devices together reach at most.
+            peak: returns the FLOP/s that all devices together reach at most, given the seconds since the last call.
             names: (K,) names of the training sums. An interval of other sums is left out, with a warning.
         """
         self._peak = peak
@@ -140,17 +142,16 @@ class LogInterval:
     def _throughput(self, work: Work, device: torch.device) -> dict[str, float]:
         """Return the speed of all processes, and how this process divides its time among the sections of a step."""
         seconds = self._seconds()
-        speed = {
+        # The clock has not measured the time before a resume.
+        timed = max(time.perf_counter() - self._started, 1e-9)
+        shares = {f"train/{section}_share": min(took / timed, 1.0) for section, took in self.clock.read().items()}
+        return {
             "train/interval_seconds": seconds,
             "train/tokens_per_second": work.tokens / seconds,
             "train/sequences_per_second": work.sequences / seconds,
-            "train/mfu": work.operations / seconds / self._peak,
+            "train/mfu": work.operations / seconds / self._peak(seconds),
             "train/peak_memory_gb": peak_memory(device) / 1e9,
-        }
-        # The clock has not measured the time before a resume.
-        timed = max(time.perf_counter() - self._started, 1e-9)
-        return speed | {
-            f"train/{section}_share": min(took / timed, 1.0) for section, took in self.clock.read().items()
+            **shares,
         }
 
     def _seconds(self) -> float:

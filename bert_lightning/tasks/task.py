@@ -295,7 +295,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
         # What trains may have changed since the last training. Counting it in each step would take too long.
         self._passes = None
         share, names = data_rank(self.trainer), self.step_method.loss_names
-        self._interval.start(share, self.device, self._find_peak(), names)
+        self._interval.start(share, self.device, self._find_peak, names)
 
     def on_train_batch_end(self, *_: object) -> None:
         self._interval.clock.begin_waiting()
@@ -325,11 +325,11 @@ class Task(LoggedTask, PredictedLosses, Inference):
 
     # -- logging -------------------------------------------------------------------------------------------------
 
-    def _find_peak(self) -> float:
-        """Return the FLOP/s that all devices together reach at most."""
+    def _find_peak(self, seconds: float) -> float:
+        """Return the FLOP/s that all devices together reach at most, given the seconds since the last call."""
         precision = product_type(str(self.trainer.precision))
-        peak = peak_operations(self.device, precision, self.config.hidden_size, self.config.intermediate_size)
-        return peak * self.trainer.world_size
+        widths = self.config.hidden_size, self.config.intermediate_size
+        return peak_operations(self.device, precision, *widths, seconds) * self.trainer.world_size
 
     def _work(self, batches: Sequence[Batch]) -> Work:
         operations = sum(self.step_method.operations(batch) for batch in batches)

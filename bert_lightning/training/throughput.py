@@ -1,10 +1,9 @@
 """The speed of training, and its time by section: waiting for data, forward and backward pass, optimiser."""
 
-import functools
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +41,17 @@ _VENDOR_PEAKS = (
     ("RTX 4090", 165e12),
     ("RTX 3090", 71e12),
 )
+
+
+class _Measured(NamedTuple):
+    operations: float
+    """FLOP/s"""
+    seconds: float
+    """how long the last measurement took"""
+
+
+# Device, type and widths -> the highest peak that this process measured.
+_measured: dict[tuple[torch.device, torch.dtype, int, int], _Measured] = {}
 
 
 class StepClock:
@@ -107,19 +117,36 @@ class StepClock:
         self._marks = []
 
 
-@functools.cache
-def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, inner: int) -> float:
+def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, inner: int, seconds: float) -> float:
     """Return the highest FLOP/s of a device in matrix products of a type.
 
     For a GPU in `_VENDOR_PEAKS` it is the vendor's peak of dense bfloat16. For any other device, and in float32, it
-    is measured once per process, briefly: the fastest product with the widths of the model counts.
+    is measured: the fastest product with the widths of the model counts. Another program may slow down one
+    measurement. So each call measures again, if that takes less than a hundredth of `seconds`, and the highest value
+    of the process counts.
+
+    Args:
+        device: the device of the products.
+        precision: their type.
+        hidden: the width of the model.
+        inner: the width of its feed-forward layers.
+        seconds: the time since the last call.
     """
     if device.type == "cuda" and precision != torch.float32:
         name = torch.cuda.get_device_name(device)
         for substring, peak in _VENDOR_PEAKS:
             if substring in name:
                 return peak
-    return best_product([(1024, hidden, inner), (1024, inner, hidden)], precision, device)
+    key = (device, precision, hidden, inner)
+    before = _measured.get(key)
+    if before is not None and seconds < 100 * before.seconds:
+        return before.operations
+    started = time.perf_counter()
+    operations = best_product([(1024, hidden, inner), (1024, inner, hidden)], precision, device)
+    if before is not None:
+        operations = max(operations, before.operations)
+    _measured[key] = _Measured(operations, time.perf_counter() - started)
+    return operations
 
 
 def best_product(

@@ -16,7 +16,7 @@ def started(share=ALONE, state=None, names=("loss",)):
     interval = LogInterval()
     if state is not None:
         interval.load_state(state)
-    interval.start(share, CPU, 100.0, names)
+    interval.start(share, CPU, lambda seconds: 100.0, names)
     return interval
 
 

@@ -16,7 +16,7 @@ from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training import throughput
 from bert_lightning.training.micro_batch import fewest_micro_batches
-from bert_lightning.training.throughput import THROUGHPUT_METRICS, StepClock, best_product
+from bert_lightning.training.throughput import THROUGHPUT_METRICS, StepClock, best_product, peak_operations
 
 
 @pytest.fixture
@@ -91,6 +91,16 @@ def test_the_measured_peak_counts_two_operations_per_product(monkeypatch):
     shape, cpu = (100, 200, 300), torch.device("cpu")
     operations = 2 * 100 * 200 * 300
     assert best_product([shape], torch.float32, cpu) == operations * round(1e9 / operations)
+
+
+def test_the_highest_peak_counts_and_is_measured_again_where_that_takes_little_of_the_time(monkeypatch):
+    # A measurement takes two seconds.
+    ticks, speeds = itertools.count(step=2), iter([3e9, 1e9, 5e9])
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(throughput, "best_product", lambda *_: next(speeds))
+    monkeypatch.setattr(throughput, "_measured", {})
+    cpu, passed = torch.device("cpu"), (0, 199, 200, 199, 201)
+    assert [peak_operations(cpu, torch.float32, 8, 32, seconds) for seconds in passed] == [3e9, 3e9, 3e9, 3e9, 5e9]
 
 
 def test_a_profile_is_a_table_and_a_trace_for_a_browser(config, tmp_path):
