@@ -41,8 +41,9 @@ class QuadraticPenalty:
     @torch.no_grad()
     def add_gradients(self) -> None:
         """Add the gradient of the penalty to the gradients of the parameters."""
+        parameters = self._parameters()
         for name, anchor in self._slices().items():
-            parameter = self._parameters()[name]
+            parameter = parameters[name]
             if parameter.grad is not None:
                 pull = anchor.strength * self._distance(parameter, anchor)
                 local(parameter.grad).add_(pull.to(parameter.grad.dtype))
@@ -51,8 +52,9 @@ class QuadraticPenalty:
     def value(self) -> Tensor:
         """Return the penalty, (), for the present weights; called by all processes."""
         values, like = [], []
+        parameters = self._parameters()
         for name, anchor in self._slices().items():
-            parameter = self._parameters()[name]
+            parameter = parameters[name]
             values.append((anchor.strength * self._distance(parameter, anchor).square()).sum() / 2)
             like.append(parameter)
         return sums_of_slices(values, like).sum() if values else torch.zeros(())
