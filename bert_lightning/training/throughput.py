@@ -43,15 +43,15 @@ _VENDOR_PEAKS = (
 )
 
 
-class _Measured(NamedTuple):
+class _PeakMeasurement(NamedTuple):
     operations: float
     """FLOP/s"""
     seconds: float
-    """how long the last measurement took"""
+    """what the last measurement took"""
 
 
 # Device, type and widths -> the highest peak that this process measured.
-_measured: dict[tuple[torch.device, torch.dtype, int, int], _Measured] = {}
+_measured: dict[tuple[torch.device, torch.dtype, int, int], _PeakMeasurement] = {}
 
 
 class StepClock:
@@ -121,9 +121,9 @@ def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, i
     """Return the highest FLOP/s of a device in matrix products of a type.
 
     For a GPU in `_VENDOR_PEAKS` it is the vendor's peak of dense bfloat16. For any other device, and in float32, it
-    is measured: the fastest product with the widths of the model counts. Another program may slow down one
-    measurement. So each call measures again, if that takes less than a hundredth of `seconds`, and the highest value
-    of the process counts.
+    is measured: the fastest product with the widths of the model counts. Other programs may slow down the first
+    measurement. So later calls measure again, if that takes less than a hundredth of `seconds`, and the highest value
+    that this process measured counts.
 
     Args:
         device: the device of the products.
@@ -145,7 +145,7 @@ def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, i
     operations = best_product([(1024, hidden, inner), (1024, inner, hidden)], precision, device)
     if before is not None:
         operations = max(operations, before.operations)
-    _measured[key] = _Measured(operations, time.perf_counter() - started)
+    _measured[key] = _PeakMeasurement(operations, time.perf_counter() - started)
     return operations
 
 
