@@ -31,6 +31,8 @@ BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
 # Lightning's entries besides the weights; all others are the state of the training.
 _DESCRIBING = ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")
+# Modules that only training needs: projections of distillation, and SMART's momentum weights.
+_TRAINING_MODULES = ("beside_model.", "momentum_weights.")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # In bytes. Every checkpoint is larger, so a smaller file may be the text of a link.
 _LONGEST_LINK = 256
@@ -176,8 +178,13 @@ def load_native(path: Path, *, unverified: bool = False) -> dict[str, Any]:
 
 
 def without_training_state(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a checkpoint that its model needs: no state of optimisers, random numbers and data."""
-    return {name: content[name] for name in (*_DESCRIBING, "state_dict", ENTRY) if name in content}
+    """Return what the model of a checkpoint needs.
+
+    The state of optimisers, random numbers and data is left out, and so are modules that only training needs.
+    """
+    kept = {name: content[name] for name in (*_DESCRIBING, ENTRY) if name in content}
+    weights = {name: each for name, each in content["state_dict"].items() if not name.startswith(_TRAINING_MODULES)}
+    return {**kept, "state_dict": weights}
 
 
 def _is_of_others(path: Path) -> bool:

@@ -21,6 +21,7 @@ from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
 from bert_lightning.data.datasets.registration import OWNERS as DATASET_OWNERS
 from bert_lightning.errors import InputError, WorkError
+from bert_lightning.methods.continual import ContinualMethod
 from bert_lightning.model.architectures import OWN_MODELS
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import HEADS
@@ -66,6 +67,7 @@ REQUIRED: dict[str, Sequence[str]] = {
     "loss": required_names(Loss),
     "step_method": ("build",),
     "adversarial": ("wrap",),
+    "continual": required_names(ContinualMethod),
     # `Masking` has more fields, which only its own methods use.
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }

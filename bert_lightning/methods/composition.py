@@ -37,7 +37,9 @@ def compose(
         losses = adversarial.add_losses(losses, task)
     method = _checked(step_method.build(losses), "step_method")
     wrapped = _checked(adversarial.wrap(method, task), "adversarial")
-    task.step_parts = [each for each in (losses, wrapped) if isinstance(each, StepPart)]
+    # Without an adversary some of these are the same object.
+    layers: dict[int, object] = {id(each): each for each in (added, losses, method, wrapped)}
+    task.step_parts = [each for each in layers.values() if isinstance(each, StepPart)]
     return wrapped
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from bert_lightning.metrics.continual import Matrix, Row, measures
-from bert_lightning.metrics.direction import Better
+from bert_lightning.metrics.direction import Better, better
 from bert_lightning.reports.arms import Arm, Layout
 from bert_lightning.reports.captions import caption_of
 from bert_lightning.reports.cells import compared, summarised
@@ -80,7 +80,10 @@ class _Rows:
                         self._scores.setdefault(arm.label, {}).setdefault(run.seed, {})[scores.task] = scores
 
     def metric(self, wanted: Sequence[str]) -> str | None:
-        """Return the score to compare: the first wanted one that all tasks have, or the usual one, or the first."""
+        """Return the score to compare: the first wanted one that all tasks have, or the usual one, or the first.
+
+        A score of which less is better is none of them, because the measures take a fall as forgetting.
+        """
         own = [
             set(of.scores.get(task, {}))
             for seeds in self._scores.values()
@@ -89,7 +92,8 @@ class _Rows:
         ]
         shared = set.intersection(*own) if own else set()
         ordered = [*wanted, _USUAL, *sorted(shared)]
-        return next((name for name in ordered if name in shared and not name.startswith(KNOWN)), None)
+        usable = {name for name in shared if not name.startswith(KNOWN) and better(name) != "min"}
+        return next((name for name in ordered if name in usable), None)
 
     def has(self, metric: str) -> bool:
         """Return whether any run has a score."""

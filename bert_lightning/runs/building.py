@@ -17,6 +17,7 @@ from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, 
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import cost_of
 from bert_lightning.methods.composition import compose
+from bert_lightning.methods.continual import CONTINUAL_METHODS
 from bert_lightning.model import BertConfig
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
@@ -130,7 +131,8 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     with_memory = memory_of(experiment, task, previous, sequence)
     if with_memory is not None and distillation.losses is not None:
         raise InputError(
-            "continual.name lwf and distillation both train on the predictions of another model: use one of them"
+            f"continual.name {name_in(CONTINUAL_METHODS, type(experiment.continual))} and distillation both train on "
+            "the predictions of another model: use one of them"
         )
     losses = distillation.losses if with_memory is None else with_memory(task)
     losses = with_masked_words(experiment, task, losses)

@@ -18,18 +18,19 @@ from bert_lightning.config.experiment import CHOICES, Experiment
 from bert_lightning.config.sequence_tasks import data_of_tasks
 from bert_lightning.errors import InputError
 from bert_lightning.methods.continual import CONTINUAL_METHODS, Start
+from bert_lightning.methods.continual.l2_sp import L2SP
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.catalogue import task_spec
-from bert_lightning.tasks.distributions import described
 from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.few_shot import with_seed_of_split
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-# What a run keeps of its weights for the run of the next task.
+# What a run keeps of its weights for the run of the next task, and its scores on all tasks.
 INFORMATION = "information.safetensors"
+SCORES = "sequence.json"
 _DIGEST, _WEIGHTS = "digest", "weights"
 
 
@@ -126,8 +127,13 @@ def read_previous(experiment: Experiment) -> Previous | None:
         )
     if sequence is None:
         return None
+    if sequence.models == "per-task" and (method.keeps_information or method.remembers):
+        raise InputError(
+            f"sequence.models is per-task, but continual.name {name} keeps one model as it was after earlier tasks: "
+            "use one of them"
+        )
     if sequence.previous is None:
-        if sequence.earlier and (method.saves_information or method.remembers or sequence.models == "per-task"):
+        if sequence.earlier and (method.keeps_information or method.remembers or sequence.models == "per-task"):
             reason = "sequence.models per-task" if sequence.models == "per-task" else f"continual.name {name}"
             raise InputError(
                 f"sequence.previous is not set: {reason} needs the run of the task {sequence.earlier[-1]}"
@@ -137,11 +143,13 @@ def read_previous(experiment: Experiment) -> Previous | None:
     if not directory.exists:
         raise InputError(f"sequence.previous is {sequence.previous}, which is not a run directory")
     _check_place(directory, experiment)
+    if sequence.models == "per-task" and not (directory.path / SCORES).is_file():
+        raise InputError(f"sequence.previous is {directory.path}, which has no {SCORES}: its training has not ended")
     checkpoint = read_checkpoint(directory.path)
     assert checkpoint.provenance is not None
     fingerprints = {"previous": checkpoint.provenance.digest}
     information = None
-    if method.saves_information:
+    if method.keeps_information:
         information, fingerprints["information"] = _read_information(directory, name)
     return Previous(directory.path, checkpoint if method.remembers else None, information, fingerprints)
 
@@ -202,7 +210,7 @@ def replay(experiment: Experiment, data: Any, sequence: SequenceData) -> None:
         InputError: the settings do not fit the data.
     """
     method, names = experiment.continual, sequence.sequence.names
-    if name_in(CONTINUAL_METHODS, type(method)) != "replay":
+    if not method.replays:
         return
     num_own = len(data.splits["train"].examples)
     counts = {
@@ -229,14 +237,18 @@ def add_penalty(
     """Give a task the penalty of its method, if it has one.
 
     Raises:
-        InputError: the weights that train are not those of the run before.
+        InputError: the method is not defined for the task, or the weights that train are not those of the run before.
     """
     method = experiment.continual
-    if getattr(method, "labels", None) == "model" and not task.distribution_names:
-        raise InputError(f"continual.labels is model, which is not defined for {described(task)}: set it to data")
     tensors = start.tensors if start is not None and experiment.model.weights == "pretrained" else {}
+    if isinstance(method, L2SP) and method.alpha and not tensors and experiment.sequence is None:
+        raise InputError(
+            "continual.alpha draws the weights to those of a checkpoint, but they begin with random values: set "
+            "model.pretrained, or continual.alpha to 0"
+        )
     information = previous.information if previous is not None else None
     try:
+        method.check_task(task)
         task.penalty = method.penalty(Start(model, model.prefix, tensors, information))
     except ValueError as error:
         raise InputError(f"continual.{error}") from None
@@ -248,13 +260,11 @@ def memory_of(
     """Return a function that adds the losses on the predictions of the model before; None if there are none.
 
     Raises:
-        InputError: the task has no predictions to compare, or that model has others.
+        InputError: that model has other predictions.
     """
     if previous is None or previous.checkpoint is None or sequence is None:
         return None
     checkpoint = previous.checkpoint
-    if not task.distribution_names:
-        raise InputError(f"continual.name lwf is not defined for {described(task)}")
     before = task_of(checkpoint)
     own, saved = task.task_settings.get("labels"), checkpoint.task_settings.get("labels")
     if own != saved or before.tokenizer.fingerprint != task.tokenizer.fingerprint:

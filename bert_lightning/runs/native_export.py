@@ -41,7 +41,7 @@ def write_native(source: str, checkpoint: Checkpoint, architecture: str, folder:
     elif checkpoint.base is not None:
         base = checkpoint.base
         notes = [f"It holds what was trained. The other weights are those of {base.name} (SHA-256 {base.digest})."]
-    written = {**without_training_state(content), "state_dict": state, ENTRY: entry}
+    written = without_training_state({**content, "state_dict": state, ENTRY: entry})
     # The arguments of a class of the user's are no part of what is published.
     written.pop("hyper_parameters", None)
     write_with_checksum(folder / LAST, lambda file: torch.save(written, file))

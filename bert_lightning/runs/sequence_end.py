@@ -21,10 +21,9 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.randomness import derive_key, random_bits
 from bert_lightning.errors import InputError
-from bert_lightning.methods.continual.ewc import EWC
-from bert_lightning.methods.continual.fisher import fisher_information
+from bert_lightning.methods.continual import End
 from bert_lightning.runs.building import Setup, build
-from bert_lightning.runs.continual import INFORMATION, SequenceData, read_previous
+from bert_lightning.runs.continual import INFORMATION, SCORES, SequenceData, read_previous
 from bert_lightning.runs.inference_device import chosen_device
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import Session
@@ -34,7 +33,6 @@ from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.training import metrics_file
 from bert_lightning.training.precision import product_type
 
-NAME = "sequence.json"
 # Before the names of scores for which the task of an example is known.
 KNOWN = "known_task_"
 Scores = dict[str, dict[str, float]]
@@ -64,11 +62,11 @@ class SequenceScores:
     def read(cls, directory: Path) -> "SequenceScores | None":
         """Read the scores of the run in a directory; None if there are none."""
         try:
-            return cls(**json.loads((directory / NAME).read_text(encoding="utf-8")))
+            return cls(**json.loads((directory / SCORES).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{directory / NAME}: cannot be read: {error}") from None
+            raise InputError(f"{directory / SCORES}: cannot be read: {error}") from None
 
     def named(self) -> dict[str, float]:
         """Return the scores as metrics, such as `val/sst2/accuracy`."""
@@ -93,7 +91,7 @@ def finish_task(session: Session, setup: Setup) -> dict[str, float]:
     found = SequenceScores.read(directory.path)
     if found is None or found.weights != checkpoint.provenance.digest or found.tasks != setup.sequence.sequence.names:
         found = _scored(session, setup.sequence, checkpoint)
-        write_json(directory.path / NAME, asdict(found))
+        write_json(directory.path / SCORES, asdict(found))
     metrics_file.append(directory.metrics, {"step": directory.read_manifest()["num_steps"], **found.named()})
     return found.named()
 
@@ -165,11 +163,11 @@ def _among(logits: NDArray[np.float32], labels: list[int]) -> NDArray[np.float32
 
 
 def _keep_information(session: Session, setup: Setup, checkpoint: Checkpoint) -> None:
-    """Write the Fisher information of a run that is trained with EWC, unless it is there for the same weights."""
+    """Write what the method needs of this run in the next one, unless it is there for the same weights."""
     experiment, method = session.experiment, session.experiment.continual
     assert checkpoint.provenance is not None
     path, weights = session.directory.path / INFORMATION, checkpoint.provenance.digest
-    if not isinstance(method, EWC) or _weights_of(path) == weights:
+    if not method.keeps_information or _weights_of(path) == weights:
         return
     previous = read_previous(experiment)
     task = _task_of(experiment, checkpoint)
@@ -178,13 +176,13 @@ def _keep_information(session: Session, setup: Setup, checkpoint: Checkpoint) ->
         task.model.get_parameter(name).requires_grad_(parameter.requires_grad)
     device = chosen_device("cpu" if experiment.trainer.accelerator == "cpu" else None)
     task.to(device)
-    batches = (move_data_to_device(batch, device) for batch in _single_samples(setup, method.samples, experiment))
-    fisher = fisher_information(task, batches, method.labels, experiment.seed_everything)
-    prefix = task.model.prefix
-    named = {f"{prefix}{name}": values.cpu() for name, values in fisher.items()}
-    own = {f"{prefix}{name}": each.detach().cpu() for name, each in task.model.named_parameters()}
-    kept = method.combined(named, own, previous.information if previous is not None else None)
-    tensors = {name: values.contiguous() for name, values in kept.items()}
+
+    def samples(number: int | None) -> Iterator[Batch]:
+        return (move_data_to_device(batch, device) for batch in _single_samples(setup, number, experiment))
+
+    before = previous.information if previous is not None else None
+    kept = method.information(End(task, samples, experiment.seed_everything, before))
+    tensors = {name: values.detach().cpu().contiguous() for name, values in kept.items()}
     write_safetensors(path, save(tensors, {"digest": weights_digest(tensors), "weights": weights}))
 
 

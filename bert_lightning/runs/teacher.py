@@ -1,5 +1,6 @@
 """The teacher of a distillation: a checkpoint that must fit the student's task, data and head."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -87,9 +88,9 @@ def distillation_of(
     if not settings.has_effect:
         return Distillation(None, checkpoint.provenance, [])
     terms = _terms(experiment, settings, checkpoint, student)
-    cache = _cache(experiment, settings, checkpoint, data)
+    cache = _cache(experiment, settings, checkpoint, teacher, data)
     losses = DistilledLosses(student, teacher, settings, terms, cache)
-    return Distillation(losses, checkpoint.provenance, _notes(student, cache, data))
+    return Distillation(losses, checkpoint.provenance, _notes(settings, student, cache, data))
 
 
 def _ensemble(
@@ -220,27 +221,45 @@ def _terms(
 
 
 def _cache(
-    experiment: Experiment, settings: DistillationSettings, checkpoint: Checkpoint, data: StepDataModule
+    experiment: Experiment,
+    settings: DistillationSettings,
+    checkpoint: Checkpoint,
+    teacher: Task | BertEncoder,
+    data: StepDataModule,
 ) -> LogitCache | None:
     """Return the file of the teacher's logits, if the settings name a folder for it.
 
     Raises:
-        InputError: the inputs of the task change from epoch to epoch.
+        InputError: the inputs of the task change from step to step.
     """
     if settings.cache is None:
         return None
-    if not isinstance(data, FineTuningDataModule):
+    where = None if isinstance(data, FineTuningDataModule) else "in pre-training: masks"
+    if getattr(experiment.data, "demonstrations", False):
+        where = "with data.demonstrations: they"
+    if where is not None:
         raise InputError(
-            "distillation.cache cannot be used in pre-training: masks are drawn anew in each epoch, so the teacher "
-            "never reads the same input twice"
+            f"distillation.cache cannot be used {where} are drawn anew at each step, so the teacher never reads the "
+            "same input twice"
         )
+    assert isinstance(data, FineTuningDataModule)
+    assert isinstance(teacher, Task), "the settings refuse a cache without logits"
     digest = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
-    return LogitCache(Path(settings.cache), data.splits["train"], digest, experiment.trainer.precision)
+    meaning = json.dumps(teacher.task_settings, sort_keys=True, default=str)
+    split = data.splits["train"]
+    return LogitCache(Path(settings.cache), split, f"{digest}\n{meaning}", experiment.trainer.precision)
 
 
-def _notes(student: Task, cache: LogitCache | None, data: StepDataModule) -> list[str]:
+def _notes(
+    settings: DistillationSettings, student: Task, cache: LogitCache | None, data: StepDataModule
+) -> list[str]:
     number = sum(parameter.numel() for parameter in student.beside_model.parameters())
     notes = [f"{number:,} parameters of projections train beside the model"] if number else []
+    if settings.learns_inner_states_alone:
+        notes.append(
+            "the student learns inner states alone: the validation scores are those of an untrained head, so there "
+            "is no best checkpoint, and the last one is the result"
+        )
     if cache is not None:
         sequences = count(data.num_training_samples, "sequence")
         verb = "are read from" if cache.path.exists() else f"are computed at the first step, for {sequences}, into"

@@ -196,14 +196,15 @@ def training_callbacks(
 
     Raises:
         InputError: `checkpoint.monitor` is no metric of the task or needs `checkpoint.mode`, or
-            `early_stopping.patience` is set without validation.
+            `early_stopping.patience` is set without validation; or one of them is set, and no score tells how good
+            the model is.
     """
-    _check_monitor(experiment, task)
+    monitor = _monitor_of(experiment, task)
     interval = validation_interval(experiment, steps)
     settings = experiment.checkpoint
     if not validates and settings.every_n_steps is None:
         settings = dataclasses.replace(settings, every_n_steps=interval)
-    checkpointing = Checkpointing(folder, settings, task.monitor, task.monitor_mode, interval if validates else None)
+    checkpointing = Checkpointing(folder, settings, monitor, task.monitor_mode, interval if validates else None)
     own = own or own_callbacks(experiment)
     callbacks = list(own.callbacks)
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
@@ -215,24 +216,38 @@ def training_callbacks(
         )
     if validates:
         callbacks.append(ValidationAtEnd())
-    if stopping.patience is not None:
+    if stopping.patience is not None and monitor is not None:
         mode = experiment.checkpoint.mode or task.monitor_mode
         callbacks.append(
-            ResumableEarlyStopping(
-                checkpointing.monitor, mode=mode, patience=stopping.patience, min_delta=stopping.min_delta
-            )
+            ResumableEarlyStopping(monitor, mode=mode, patience=stopping.patience, min_delta=stopping.min_delta)
         )
     # A signal writes a checkpoint. It must include the decision of early stopping about the validation before it.
     return [*callbacks, StopOnSignal(checkpointing, own.first_error), checkpointing]
 
 
-def _check_monitor(experiment: Experiment, task: Task) -> None:
-    monitor = experiment.checkpoint.monitor
+def _monitor_of(experiment: Experiment, task: Task) -> str | None:
+    """Return the metric that decides which checkpoint is the best; None if no metric tells.
+
+    Validation scores the head. If a student learns inner states alone, its head stays as it was drawn.
+
+    Raises:
+        InputError: `checkpoint.monitor` or `early_stopping.patience` cannot be used.
+    """
+    monitor, distillation = experiment.checkpoint.monitor, experiment.distillation
+    if distillation is not None and distillation.learns_inner_states_alone:
+        set_keys = {"checkpoint.monitor": monitor, "early_stopping.patience": experiment.early_stopping.patience}
+        for key in (key for key, value in set_keys.items() if value is not None):
+            raise InputError(
+                f"{key} cannot be used with distillation.alpha 0 and distillation.labels 0: the student learns inner "
+                "states alone, so the scores are those of an untrained head"
+            )
+        return None
     known = [f"val/{name}" for name in task.validation_metrics]
     if monitor is not None and monitor not in known:
         raise InputError(f"checkpoint.monitor is {monitor!r}{nearest(monitor, known)}")
     if monitor not in (None, task.monitor) and experiment.checkpoint.mode is None:
         raise InputError(f"checkpoint.mode is not set: set it to min or max, whichever is best for {monitor}")
+    return monitor or task.monitor
 
 
 def share_out_cores(num_processes: int) -> None:

@@ -32,15 +32,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
-        with torch.no_grad(), _without_padding(module):
+        with torch.no_grad(), without_padding(module):
             yield
     finally:
         for each, was_training in modes:
             each.training = was_training
 
 
-def _without_padding(module: nn.Module) -> AbstractContextManager[None]:
-    """Let the encoder skip padding, unless a custom head may read the hidden states there."""
+def without_padding(module: nn.Module) -> AbstractContextManager[None]:
+    """Let the encoder of a task skip padding, unless a custom head may read the hidden states there."""
     model = getattr(module, "model", None)
     encoder = getattr(model, "encoder", None)
     if not isinstance(encoder, BertEncoder) or getattr(model, "own_head", None) is not None:

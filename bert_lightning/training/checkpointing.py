@@ -206,18 +206,23 @@ class Checkpointing(Checkpoint):
     Args:
         folder: the folder of the checkpoints.
         settings: when checkpoints are written, and which are kept.
-        monitor: the task's metric that decides which is the best, unless the settings name another.
+        monitor: the metric that decides which is the best; None if no score tells, and then there is no `best.ckpt`.
         mode: `max` if more of it is better, else `min`.
         validation_interval: steps between validations; None without validation.
     """
 
     def __init__(
-        self, folder: Path, settings: CheckpointSettings, monitor: str, mode: str, validation_interval: int | None
+        self,
+        folder: Path,
+        settings: CheckpointSettings,
+        monitor: str | None,
+        mode: str,
+        validation_interval: int | None,
     ) -> None:
         self.folder = folder
         self.validation_interval = validation_interval
         self.settings = settings
-        self.monitor = settings.monitor or monitor
+        self.monitor = monitor
         self.sign = 1.0 if (settings.mode or mode) == "max" else -1.0
         self.best_score: float | None = None
         self.best_step: int | None = None
@@ -247,10 +252,11 @@ class Checkpointing(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a checkpoint, and note whether it is the best so far."""
-        score = float(trainer.callback_metrics[self.monitor])
-        # A score of NaN is never the best.
-        if not math.isnan(score) and (self.best_score is None or self.sign * score > self.sign * self.best_score):
-            self.best_score, self.best_step = score, trainer.global_step
+        if self.monitor is not None:
+            score = float(trainer.callback_metrics[self.monitor])
+            # A score of NaN is never the best.
+            if not math.isnan(score) and (self.best_score is None or self.sign * score > self.sign * self.best_score):
+                self.best_score, self.best_step = score, trainer.global_step
         self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from bert_lightning.cli import main
-from bert_lightning.config.experiment import load_experiment
-from bert_lightning.config.extensions import import_module
+from bert_lightning.config.experiment import CHOICES, load_experiment
+from bert_lightning.config.extensions import REQUIRED, import_module
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
 from bert_lightning.data.datasets.registration import OWNERS
 from bert_lightning.errors import InputError
@@ -212,3 +212,7 @@ def test_a_module_that_raised_after_it_registered_its_parts_can_be_mended_and_im
         monkeypatch.setitem(registry, "tried-twice", None)
         registry.pop("tried-twice")
     import_module("tried_twice", "modules.0", ["tried_twice"])
+
+
+def test_every_choice_can_be_a_class_of_ones_own():
+    assert REQUIRED.keys() == CHOICES.keys()

@@ -169,6 +169,10 @@ def test_a_crf_is_not_distilled(experiments, teachers):
         (["--distillation.alpha=0.5"], "distillation.teacher or teachers must be set"),
         (["--distillation.teacher=x", "--distillation.alpha=1.5"], "distillation.alpha is 1.5; it must be"),
         (["--distillation.teacher=x", "--distillation.temperature=0"], "distillation.temperature is 0"),
+        (
+            ["--distillation.teacher=x", "--distillation.alpha=0", "--distillation.labels=0.5"],
+            "distillation.labels is 0.5, which weighs the labels against the teacher",
+        ),
         (["--distillation.teacher=x", "--distillation.temprature=1"], "did you mean 'distillation.temperature'"),
         (["--distillation.teacher="], "distillation.teacher"),
         (["--adversarial=fmg"], "adversarial.name is 'fmg'.* did you mean 'fgm'"),

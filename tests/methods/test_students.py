@@ -264,6 +264,47 @@ def test_another_teacher_or_other_data_never_read_the_file_and_a_damaged_one_is_
         losses(teacher)
 
 
+def test_the_answers_of_a_cloze_decide_which_cache_is_read(experiments, teachers, tmp_path):
+    cloze = maker(experiments["cloze"])
+    options = [f"--distillation.teacher={teachers('cloze')}", f"--distillation.cache={tmp_path}"]
+    labels = first_batch(cloze())[0].labels
+    paths = {
+        first_batch(cloze(*options, f"--data.verbalizer.{labels[0]}={word}"))[0].step_method.losses.cache.path
+        for word in ("cat", "dog")
+    }
+    assert len(paths) == 2
+
+
+def test_demonstrations_have_no_cache_because_they_change(experiments, teachers, tmp_path):
+    options = [f"--distillation.teacher={teachers('cloze')}", f"--distillation.cache={tmp_path}"]
+    options += ["--data.demonstrations=true", "--data.examples_per_class=2"]
+    with pytest.raises(
+        InputError, match=r"distillation\.cache cannot be used with data\.demonstrations: they are drawn"
+    ):
+        build(maker(experiments["cloze"])(*options), None)
+
+
+INNER_ALONE = ["--distillation.alpha=0", "--distillation.labels=0", *INNER["hidden"]]
+
+
+def test_a_student_of_inner_states_alone_has_no_best_checkpoint(experiments, teacher, tmp_path):
+    # Its head does not train, so no score tells which checkpoint is better.
+    make = maker(experiments[TEXTS])
+    options = [teacher, *INNER_ALONE, "--trainer.val_check_interval=1"]
+    train(make(*options), tmp_path / "alone")
+    assert (tmp_path / "alone/last.ckpt").exists()
+    assert not (tmp_path / "alone/best.ckpt").is_symlink()
+    train(make(*options, "--distillation.labels=1"), tmp_path / "labels")
+    assert (tmp_path / "labels/best.ckpt").is_symlink()
+    assert any("the last one is the result" in note for note in build(make(*options), None).notes)
+
+
+@pytest.mark.parametrize("key", ["checkpoint.monitor=val/loss", "early_stopping.patience=2"])
+def test_a_student_of_inner_states_alone_cannot_be_judged_by_scores(make, teacher, key, tmp_path):
+    with pytest.raises(InputError, match=f"{key.partition('=')[0]} cannot be used with distillation.alpha 0 and"):
+        train(make(teacher, *INNER_ALONE, f"--{key}", "--checkpoint.mode=min"), tmp_path)
+
+
 def test_pre_training_has_no_cache_because_masks_change(experiments, teachers, tmp_path):
     options = [f"--distillation.teacher={teachers('pretraining')}", f"--distillation.cache={tmp_path}"]
     with pytest.raises(InputError, match=r"distillation\.cache cannot be used in pre-training: masks are drawn anew"):

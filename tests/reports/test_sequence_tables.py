@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import pytest
 
@@ -90,6 +91,24 @@ def test_the_report_has_the_measures_of_every_arm_and_seed(study, tmp_path):
     known = found["made: scores if the task is known", "plain", "average accuracy"]
     assert known["mean"] == pytest.approx(found[title, "plain", "average accuracy"]["mean"] + KNOWN, abs=1e-12)
     assert found[title, "plain", "forgetting"]["better"] == "min"
+
+
+def test_a_score_of_which_less_is_better_is_not_measured_as_forgetting(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "study")
+    for path in copy.rglob("sequence.json"):
+        values = json.loads(path.read_text())
+        for scores in (values["scores"], values["untrained"] or {}):
+            for task, of_task in scores.items():
+                scores[task] = {"absolute_error": 1 - of_task["accuracy"], "macro_f1": of_task["accuracy"]}
+        path.write_text(json.dumps(values))
+    write_report([copy], tmp_path / "r.json")
+    entries = json.loads((tmp_path / "r.json").read_text())
+    [entry] = [
+        each
+        for each in entries
+        if (each["table"], each["label"], each["metric"]) == ("made: scores over the sequence", "plain", "forgetting")
+    ]
+    assert entry["values"]["1"] == pytest.approx(measures(SCORES["plain"][1])["forgetting"])
 
 
 def test_measures_are_compared_with_the_baseline_by_the_paired_t_test(study, tmp_path):

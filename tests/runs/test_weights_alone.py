@@ -71,6 +71,19 @@ def test_a_finished_run_keeps_the_weights_of_its_last_and_best_checkpoint_and_no
     assert all(damage(link) is None for link in links)
 
 
+def test_modules_that_only_training_needs_are_in_no_published_file(fit, tmp_path):
+    teacher = fit("teacher")
+    options = [f"--distillation.teacher={teacher}", "--distillation.hidden.projection=always"]
+    options += ["--adversarial.name=smart", "--adversarial.proximal=1"]
+    whole, alone = fit("whole", *options), fit("alone", *options, ALONE)
+    prefixes = {name.partition(".")[0] for name in content(whole)["state_dict"]}
+    assert prefixes == {"model", "beside_model", "momentum_weights"}
+    export = ["export", "--checkpoint", str(whole), "--format", "native", "--output"]
+    assert main([*export, str(tmp_path / "plain")]) == 0
+    for found in (content(alone), load_native(tmp_path / "plain/last.ckpt")):
+        assert {name.partition(".")[0] for name in found["state_dict"]} == {"model"}
+
+
 def test_everything_but_resuming_works_from_weights_alone(fit, values, capsys):
     run = fit("alone", ALONE)
     before = {path: path.read_bytes() for path in (run / "checkpoints").iterdir()}

@@ -125,7 +125,7 @@ class TwoPassesStep(PlainStep):
 
 
 OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
-L2_SP = ["--continual.name=l2-sp", "--continual.alpha=0.5", "--continual.beta=0.1"]
+L2_SP = ["--continual.name=l2-sp", "--continual.alpha=0", "--continual.beta=0.1"]
 FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
 INNER = {
     "hidden": ["--distillation.hidden.layers=[0, 2]", "--distillation.hidden.embeddings=true"],

@@ -174,3 +174,24 @@ def test_perturbations_that_make_no_step_method_are_refused_before_training():
             SimpleNamespace(build=lambda losses: Promises()),
             SimpleNamespace(wrap=lambda method, task: None),
         )
+
+
+class Following(Promises):
+    """A step method that follows the training."""
+
+    modules = ()
+
+    def configure(self):
+        """Do nothing."""
+
+    def begin_step(self, step, num_steps, seed):
+        """Do nothing."""
+
+
+def test_a_step_method_that_follows_the_training_also_does_so_below_an_adversary():
+    task, own = SimpleNamespace(), Following()
+    adversary = SimpleNamespace(wrap=lambda method, task: Promises())
+    compose(task, SimpleNamespace(build=lambda losses: own), adversary)
+    assert task.step_parts == [own]
+    compose(task, SimpleNamespace(build=lambda losses: own), NoAdversary())
+    assert task.step_parts == [own]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bert_lightning.errors import InputError
+from bert_lightning.tasks.distributions import described
 from bert_lightning.tasks.step_method import CountedLosses, StepMethod
 from bert_lightning.tasks.task import Task
 
@@ -51,3 +53,20 @@ class Adversary:
 @dataclass(frozen=True)
 class NoAdversary(Adversary):
     """Training without perturbations."""
+
+
+def require_distributions(task: Task, name: str) -> None:
+    """Check that a task has predictions to compare.
+
+    Args:
+        task: the task.
+        name: value of `adversarial.name`.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not task.distribution_names:
+        raise InputError(
+            f"adversarial.name {name} compares predictions, and has none to compare in {described(task)}: "
+            "fgm, pgd and freelb need no predictions"
+        )

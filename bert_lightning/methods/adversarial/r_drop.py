@@ -6,8 +6,8 @@ from torch import Tensor
 
 from bert_lightning.checks import require_at_least
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.methods.adversarial.adversary import Adversary, Passes
-from bert_lightning.methods.adversarial.compared_losses import ComparedLosses, require_distributions
+from bert_lightning.methods.adversarial.adversary import Adversary, Passes, require_distributions
+from bert_lightning.methods.compared_losses import ComparedLosses
 from bert_lightning.tasks.distributions import Distribution, symmetric_divergence
 from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
@@ -60,10 +60,6 @@ class RDropLosses(ComparedLosses):
 
     def __init__(self, losses: CountedLosses, task: Task, settings: RDrop) -> None:
         super().__init__(losses, task, {"r_drop": settings.alpha})
-
-    def sums(self, batch: Batch) -> Tensor:
-        """Return (K,) the sums; one backward pass goes through both passes."""
-        return self.sums_and_distributions(batch)[0]
 
     def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
         """Return the sums, and what the first pass predicts."""

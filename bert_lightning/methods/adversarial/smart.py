@@ -9,9 +9,8 @@ from torch import Tensor
 
 from bert_lightning.checks import require_at_least
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.methods.adversarial.adversary import Adversary, Passes
+from bert_lightning.methods.adversarial.adversary import Adversary, Passes, require_distributions
 from bert_lightning.methods.adversarial.applications import OPERATIONS_OF_ASCENT, repeat_dropout
-from bert_lightning.methods.adversarial.compared_losses import ComparedLosses, require_distributions
 from bert_lightning.methods.adversarial.momentum_weights import MomentumWeights
 from bert_lightning.methods.adversarial.noise import Noise
 from bert_lightning.methods.adversarial.perturbations import (
@@ -20,6 +19,7 @@ from bert_lightning.methods.adversarial.perturbations import (
     perturbable,
     where_finite,
 )
+from bert_lightning.methods.compared_losses import ComparedLosses
 from bert_lightning.tasks.distributions import Distribution, symmetric_divergence
 from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
@@ -43,7 +43,8 @@ class Smart(Adversary):
 
     - `unit`, as in the authors' code (`namisan/mt-dnn`, `mt_dnn/perturbation.py`): r = (r + `ascent_size` * g) / m,
       with the largest absolute value m of each token. So the largest number of each token is 1, whatever sigma and
-      ascent_size are.
+      ascent_size are. Where predictions are smooth, g is as small as r, and with the published ascent_size r keeps
+      almost the direction of its noise: the perturbation is then a random one.
     - `ball`, as in algorithm 1: r + `ascent_size` * g / max|g|, with the maximum over the sequence, and each number
       cut to +-`epsilon`. With the published epsilon bfloat16 rounds r away.
 
@@ -132,10 +133,6 @@ class SmartLosses(ComparedLosses, Noise):
         weights = getattr(self.task, _MODULE)
         assert isinstance(weights, MomentumWeights)
         return weights
-
-    def sums(self, batch: Batch) -> Tensor:
-        """Return (K,) the sums; one backward pass goes through the clean and the perturbed pass."""
-        return self.sums_and_distributions(batch)[0]
 
     def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
         """Return the sums, and what the clean pass predicts."""

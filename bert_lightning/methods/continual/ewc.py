@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bert_lightning.checks import require_at_least, require_fraction
-from bert_lightning.methods.continual.fisher import FisherLabels
-from bert_lightning.methods.continual.method import ContinualMethod, Start
+from bert_lightning.methods.continual.fisher import FisherLabels, fisher_information
+from bert_lightning.methods.continual.method import ContinualMethod, End, Start
 from bert_lightning.methods.continual.penalty import Anchor, QuadraticPenalty
+from bert_lightning.tasks.distributions import described
 from bert_lightning.tasks.penalty import Penalty
+from bert_lightning.tasks.task import Task
 
 _FISHER, _CENTRE = "fisher.", "centre."
 
@@ -39,7 +40,6 @@ class EWC(ContinualMethod):
     labels: FisherLabels = "model"
     online: bool = False
     decay: float = 1.0
-    saves_information: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "strength")
@@ -48,11 +48,20 @@ class EWC(ContinualMethod):
         if self.decay != 1 and not self.online:
             raise ValueError("decay does nothing without continual.online")
 
+    def check_task(self, task: Task) -> None:
+        """Check that labels can be drawn from the predictions of a task, if they are.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        if self.labels == "model" and not task.distribution_names:
+            raise ValueError(f"labels is model, which is not defined for {described(task)}: set it to data")
+
     def penalty(self, start: Start) -> Penalty | None:
         """Return the penalty of all earlier tasks. With the strength 0 training is plain, bit for bit.
 
         Raises:
-            ValueError: a parameter that trains did not train in the run before.
+            ValueError: a parameter that trains did not train in the run before, or does not continue it.
         """
         if start.information is None or not self.strength:
             return None
@@ -66,8 +75,21 @@ class EWC(ContinualMethod):
                     f"name is ewc, but the run before has no Fisher information of {name}: it must train the same "
                     "parameters (tuning, freeze), and a tuning that adds parameters cannot be held"
                 )
+            if start.prefix + name not in start.tensors:
+                raise ValueError(
+                    f"name is ewc, but {name} begins with new values, so it cannot be held where the run before left "
+                    "it: start from that run, and choose a tuning that adds no parameters"
+                )
             anchors[name] = Anchor(start.information[_CENTRE + start.prefix + name], self.strength * fisher)
         return QuadraticPenalty(start.model, anchors)
+
+    def information(self, end: End) -> dict[str, Tensor]:
+        """Return the parabola of all tasks so far, on the processor."""
+        model = end.task.model
+        fisher = fisher_information(end.task, end.samples(self.samples), self.labels, end.seed)
+        named = {model.prefix + name: values.cpu() for name, values in fisher.items()}
+        weights = {model.prefix + name: each.detach().cpu() for name, each in model.named_parameters()}
+        return self.combined(named, weights, end.before)
 
     def combined(
         self, fisher: Mapping[str, Tensor], weights: Mapping[str, Tensor], before: Mapping[str, Tensor] | None

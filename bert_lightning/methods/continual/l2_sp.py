@@ -8,6 +8,8 @@ import torch
 from bert_lightning.checks import require_at_least
 from bert_lightning.methods.continual.method import ContinualMethod, Start
 from bert_lightning.methods.continual.penalty import Anchor, QuadraticPenalty
+from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.tuning import Full
 from bert_lightning.tasks.penalty import Penalty
 
 
@@ -16,9 +18,10 @@ class L2SP(ContinualMethod):
     """L2-SP: Li, Grandvalet and Davoine 2018, arXiv 1802.01483, equation 4.
 
     The loss gets `alpha` / 2 |w - w0|^2 for the parameters that the checkpoint gave, with its values w0, and
-    `beta` / 2 |w|^2 for all others, such as a new head. It takes the place of `optimizer.weight_decay`, which should
-    then be 0.
-    It works in any fine-tuning, also without a `sequence`.
+    `beta` / 2 |w|^2 for all others, such as a new head. Parameters that a tuning adds to the encoder without changing
+    what it computes, such as the scales of IA3, are drawn with `alpha` to the values that they begin with. It takes
+    the place of `optimizer.weight_decay`, which should then be 0. It works in any fine-tuning, also without a
+    `sequence`.
 
     Attributes:
         alpha: strength of the pull towards the checkpoint.
@@ -35,13 +38,25 @@ class L2SP(ContinualMethod):
     def penalty(self, start: Start) -> Penalty | None:
         """Return the penalty, unless both strengths are 0: then training is plain, bit for bit."""
         anchors = {}
+        added = _added_by_tuning(start)
         for name, parameter in start.model.named_parameters():
             if not parameter.requires_grad:
                 continue
             given = start.tensors.get(start.prefix + name)
             values = parameter.detach()
             known = given is not None and given.shape == values.shape and torch.equal(given.to(values.dtype), values)
+            known = known or name in added
             strength = self.alpha if known else self.beta
             if strength:
                 anchors[name] = Anchor(values.clone() if known else None, strength)
         return QuadraticPenalty(start.model, anchors) if anchors else None
+
+
+def _added_by_tuning(start: Start) -> set[str]:
+    """Return the names of the parameters of a tuning whose first values leave the encoder as it is."""
+    model = start.model
+    if not isinstance(model, PretrainedModel) or type(model.tuning) is Full or not model.tuning.begins_as_base:
+        return set()
+    encoder = {id(parameter) for parameter in model.backbone.parameters()}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in encoder}
+    return {name for name in names if start.prefix + name not in start.tensors}

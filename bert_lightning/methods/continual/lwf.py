@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bert_lightning.checks import require_at_least, require_positive
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.methods.compared_losses import ComparedLosses
 from bert_lightning.methods.continual.method import ContinualMethod
 from bert_lightning.model.operations import forward_operations
-from bert_lightning.tasks.distributions import Distribution, divergence
-from bert_lightning.tasks.step_method import CountedLosses, beside_total
+from bert_lightning.tasks.distributions import Distribution, described, divergence
+from bert_lightning.tasks.inference import without_padding
+from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
 
 
@@ -32,18 +33,26 @@ class LwF(ContinualMethod):
 
     temperature: float = 2.0
     weight: float = 1.0
-    remembers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive(self, "temperature")
         require_at_least(self, 0, "weight")
+
+    def check_task(self, task: Task) -> None:
+        """Check that a task has predictions to keep.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if not task.distribution_names:
+            raise ValueError(f"name lwf is not defined for {described(task)}")
 
     def losses(self, task: Task, previous: Task, groups: Sequence[Sequence[int]] | None) -> CountedLosses:
         """Return the losses with those on the predictions. With the weight 0 training is plain, bit for bit."""
         return RememberedLosses(task, previous, self, groups) if self.weight else task
 
 
-class RememberedLosses:
+class RememberedLosses(ComparedLosses):
     """The losses of a task on its labels, and for each of them one on the predictions of the model before.
 
     That model is not part of the task: optimiser, checkpoints and strategy do not see its parameters. Each process
@@ -57,47 +66,17 @@ class RememberedLosses:
     """
 
     def __init__(self, task: Task, previous: Task, settings: LwF, groups: Sequence[Sequence[int]] | None) -> None:
-        self.task = task
+        super().__init__(task, task, {"remembered": settings.weight})
         self.previous = previous.eval().requires_grad_(False)
         self.settings = settings
         self.groups = groups
         self._last: tuple[Batch, list[Distribution]] | None = None
 
-    @property
-    def loss_names(self) -> Sequence[str]:
-        """The losses of the task, those on the predictions, and the other sums of the task."""
-        number, names = self.task.num_losses, self.task.loss_names
-        remembered = [f"remembered_{name}" for name in self.task.distribution_names]
-        names = beside_total(names, number)
-        return [*names[:number], *remembered, *names[number:]]
-
-    @property
-    def num_losses(self) -> int:
-        """The losses of the task and those on the predictions."""
-        return self.task.num_losses + len(self.task.distribution_names)
-
-    @property
-    def loss_factors(self) -> Sequence[float]:
-        """(L,) those of the task, and the weight."""
-        return [*self.task.loss_factors, *[self.settings.weight] * len(self.task.distribution_names)]
-
-    def counts(self, batch: Batch) -> Tensor:
-        """Return (K,) the counts of the task and, after its losses, those of the predictions."""
-        counts, number = self.task.counts(batch), self.task.num_losses
-        items = self.task.distribution_counts(batch).to(counts.device)
-        return torch.cat([counts[:number], items, counts[number:]])
-
-    def sums(self, batch: Batch) -> Tensor:
-        """Return (K,) the sums of the task and, after its losses, the divergences from the model before."""
-        return self.sums_and_distributions(batch)[0]
-
     def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
-        """Return the sums, and what the model predicts in the same forward pass."""
-        number = self.task.num_losses
-        sums, mine = self.task.sums_and_distributions(batch)
+        """Return the sums with the divergences from the model before, and what the model predicts."""
+        sums, mine = self.losses.sums_and_distributions(batch)
         pairs = zip(mine, self._remembered(batch), strict=True)
-        added = torch.stack([self._divergence(now, before) for now, before in pairs])
-        return torch.cat([sums[:number], added.to(sums.dtype), sums[number:]]), mine
+        return self._joined(sums, [self._divergence(now, before) for now, before in pairs]), mine
 
     def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the operations of the task, and of one forward pass of the model before."""
@@ -126,7 +105,7 @@ class RememberedLosses:
             device = batch["input_ids"].device
             if self.previous.device != device:
                 self.previous.to(device)
-            with torch.no_grad():
+            with torch.no_grad(), without_padding(self.previous):
                 self._last = batch, self.previous.distributions(self.previous.compute(batch), batch)
         return self._last[1]
 

@@ -1,11 +1,12 @@
 """The base of all methods of continual learning, and the method that does nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from bert_lightning.data.loading.batching import Batch
 from bert_lightning.tasks.penalty import Penalty
 from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
@@ -19,7 +20,7 @@ class Start:
         model: the model, filled with its first weights.
         prefix: stands before the names of its parameters in a checkpoint.
         tensors: the checkpoint that it starts from, under the names of a checkpoint; empty if there is none.
-        information: what `ContinualMethod.saved` kept at the end of the run before; None without one.
+        information: what `ContinualMethod.information` returned at the end of the run before; None without one.
     """
 
     model: nn.Module
@@ -28,15 +29,57 @@ class Start:
     information: Mapping[str, Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class End:
+    """The model and data with which a training ends.
+
+    Attributes:
+        task: holds the whole model in float32. The parameters that trained require gradients.
+        samples: returns so many training samples, each as a batch on the device of the task; None for all. They are
+            the same whenever the run ends.
+        seed: seed of the run.
+        before: what the run of the task before kept; None for the first task.
+    """
+
+    task: Task
+    samples: Callable[[int | None], Iterator[Batch]]
+    seed: int
+    before: Mapping[str, Tensor] | None = None
+
+
 class ContinualMethod:
-    """Base of all methods, which are frozen dataclasses: their fields are the keys under `continual`."""
+    """Base of all methods, which are frozen dataclasses: their fields are the keys under `continual`.
+
+    A method does what it overrides: `replayed`, `penalty`, `losses` or `information`.
+    """
 
     needs_sequence: ClassVar[bool] = True
     """Whether it does nothing without the key `sequence`."""
-    saves_information: ClassVar[bool] = False
-    """Whether the run keeps something of its weights for the run of the next task (`information.safetensors`)."""
-    remembers: ClassVar[bool] = False
-    """Whether the model of the run before computes in each step."""
+
+    @property
+    def replays(self) -> bool:
+        """Whether it trains on examples of earlier tasks."""
+        return self._overrides("replayed")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the model of the run before computes in each step."""
+        return self._overrides("losses")
+
+    @property
+    def keeps_information(self) -> bool:
+        """Whether a run keeps something for the run of the next task (`information.safetensors`)."""
+        return self._overrides("information")
+
+    def _overrides(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(ContinualMethod, name)
+
+    def check_task(self, task: Task) -> None:
+        """Check that the method is defined for a task.
+
+        Raises:
+            ValueError: it is not. The message begins with the name of the field, or with `name`.
+        """
 
     def check_size(self, num_examples: Sequence[int]) -> None:
         """Check the settings against the number of training examples of each task.
@@ -69,6 +112,10 @@ class ContinualMethod:
             groups: the numbers of the labels of each earlier task; None if all outputs belong to earlier tasks.
         """
         return task
+
+    def information(self, end: End) -> Mapping[str, Tensor]:
+        """Return what the run of the next task needs to know; nothing by default."""
+        return {}
 
 
 @dataclass(frozen=True)

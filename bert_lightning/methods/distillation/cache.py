@@ -37,7 +37,7 @@ class LogitCache:
     Args:
         folder: holds the files.
         split: the training split.
-        teacher: SHA-256 of the teacher's weights.
+        teacher: identifies the teacher: the SHA-256 of its weights, and the settings that decide what it computes.
         precision: the precision of the training.
     """
 

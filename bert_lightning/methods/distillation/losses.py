@@ -15,6 +15,7 @@ from bert_lightning.model import BertEncoder
 from bert_lightning.model.operations import forward_operations
 from bert_lightning.model.recording import Recording
 from bert_lightning.tasks.distributions import Distribution, divergence
+from bert_lightning.tasks.inference import without_padding
 from bert_lightning.tasks.step_method import beside_total
 from bert_lightning.tasks.task import Task
 
@@ -147,7 +148,8 @@ class DistilledLosses:
             return self.cache.read(teacher, batch, mine)
         if encoder.embeddings.word.weight.device != device:
             teacher.to(device)
-        with torch.no_grad(), encoder.recorded(self._teacher):
+        skipping = without_padding(teacher) if isinstance(teacher, Task) else encoder.without_padding()
+        with torch.no_grad(), skipping, encoder.recorded(self._teacher):
             if isinstance(teacher, Task):
                 computed = teacher.compute(batch)
                 return teacher.distributions(computed, batch) if mine else []

@@ -71,6 +71,11 @@ class DistillationSettings:
             raise RefusedValue("alpha", self.alpha, "be between 0 and 1, unless distillation.labels is set")
         if self.labels == 0 and not self.has_effect:
             raise ValueError("labels is 0 and so is alpha, so nothing is left to learn: set one of them, or hidden")
+        if not self.has_effect and self.labels not in (None, 1):
+            raise ValueError(
+                f"labels is {self.labels}, which weighs the labels against the teacher, but with alpha 0 and without "
+                "inner states the teacher has no weight: leave distillation.labels out"
+            )
         if self.cache is not None:
             self._check_cache()
 
@@ -113,6 +118,11 @@ class DistillationSettings:
     def has_effect(self) -> bool:
         """Whether the teacher is used at all. Without it, training is that on the labels, bit for bit."""
         return self.alpha > 0 or any(True for _ in self.terms())
+
+    @property
+    def learns_inner_states_alone(self) -> bool:
+        """Whether neither labels nor logits have a weight, so that the student's head does not train."""
+        return not self.alpha and not self.label_weight
 
     @property
     def label_weight(self) -> float:

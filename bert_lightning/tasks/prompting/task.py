@@ -12,6 +12,7 @@ from bert_lightning.data.reading.tables import Row
 from bert_lightning.model import BertConfig, BertForMaskedLM
 from bert_lightning.model.losses import ProblemType
 from bert_lightning.tasks.explained import Explained, number_of
+from bert_lightning.tasks.fine_tuning.task import Logits
 from bert_lightning.tasks.prompting.data import EncodedClozes, Shown, verbalizer_of
 from bert_lightning.tasks.prompting.explained import explained_cloze
 from bert_lightning.tasks.prompting.settings import ClozeData
@@ -29,9 +30,9 @@ class ClozeTask(TextClassificationTask):
     logits of the pieces, as published, because the softmax over the vocabulary cancels. There is no parameter besides
     those of the pre-trained model, so the task needs no training.
 
-    With `data.calibration`, evaluation and prediction divide the probabilities of the labels by those that texts
+    With `data.calibration`, scores and predictions divide the probabilities of the labels by those that texts
     without content get; Zhao et al. 2021, arXiv 2102.09690, section 5: the average over these texts, W diagonal and
-    b = 0. Training does not.
+    b = 0. Losses do not, in training, validation and the comparison of two models.
 
     Attributes:
         verbalizer: the answers as word pieces.
@@ -92,7 +93,7 @@ class ClozeTask(TextClassificationTask):
         return len(batch["masked_positions"])
 
     def compute(self, batch: Batch) -> Tensor:
-        """Return (B, L) the logarithms of the probabilities of the labels, calibrated unless the task trains.
+        """Return (B, L) the logarithms of the probabilities of the labels, without calibration.
 
         With several draws of demonstrations, the logarithms are averaged over the draws. Up to a constant, that is
         the average of the logits of the label's answer, as in LM-BFF's `run.py`.
@@ -101,8 +102,12 @@ class ClozeTask(TextClassificationTask):
         num_draws = len(scores) // max(1, len(batch["numbers"]))
         if num_draws > 1:
             scores = scores.view(-1, num_draws, len(self.labels)).mean(1)
-        prior = None if self.training else self.log_prior()
-        return scores if prior is None else scores - prior
+        return scores
+
+    def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
+        """Return (L,) the scores of each text, calibrated."""
+        prior = self.log_prior()
+        return super().outputs_of(computed if prior is None else computed - prior, batch)
 
     def log_prior(self) -> Tensor | None:
         """Return (L,) the logarithms of what the labels get without content, up to a constant; None without texts."""

@@ -2,15 +2,17 @@
 
 import itertools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import bert_lightning
 from bert_lightning.cli import main
-from bert_lightning.methods.continual import CONTINUAL_METHODS
+from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod
 from bert_lightning.runs.directory import RunDirectory
 from tests.support.methods import NO_DROPOUT
 from tests.support.runs import logged, weights
@@ -286,6 +288,14 @@ REFUSED = [
     (["--continual.name=lwf"], "sequence.previous is not set: continual.name lwf needs the run of the task topics"),
     (["--sequence.models=per-task"], "sequence.previous is not set: sequence.models per-task needs the run"),
     (
+        ["--sequence.models=per-task", "--continual.name=ewc"],
+        "sequence.models is per-task, but continual.name ewc keeps one model as it was after earlier tasks",
+    ),
+    (
+        ["--sequence=null", "--continual.name=l2-sp"],
+        "continual.alpha draws the weights to those of a checkpoint, but",
+    ),
+    (
         ["--continual.name=replay", "--continual.size=97"],
         "continual.size is 97, but the tasks before the last one have 96",
     ),
@@ -327,6 +337,55 @@ def test_ewc_with_parameters_that_did_not_train_before_is_refused(folder, data, 
     options = [*named("ewc"), *after(firsts("ewc")), "--tuning.name=lora"]
     assert fit_task(folder, "sizes", data, tmp_path / "run", *options) == 2
     assert "continual.name is ewc, but the run before has no Fisher information of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tuning", ["lora", "ia3"])
+def test_ewc_with_parameters_that_begin_anew_in_each_task_is_refused(
+    folder, data, fit, firsts, tuning, tmp_path, capsys
+):
+    # The next task merges them into the weights, and begins with others of the same names and shapes.
+    options = [*named("ewc"), f"--tuning.name={tuning}"]
+    first = fit("topics", tmp_path / "first", *options, "--model.pretrained", firsts("none"))
+    assert fit_task(folder, "sizes", data, tmp_path / "run", *options, *after(first)) == 2
+    assert "begins with new values, so it cannot be held where the run before left it" in capsys.readouterr().err
+
+
+def test_a_model_per_task_needs_the_scores_of_the_run_before(folder, data, fit, tmp_path, capsys):
+    first = fit("topics", tmp_path / "first", "--sequence.models=per-task")
+    (first / "sequence.json").unlink()
+    options = ["--sequence.models=per-task", f"--sequence.previous={first}"]
+    assert fit_task(folder, "sizes", data, tmp_path / "run", *options) == 2
+    assert "has no sequence.json: its training has not ended" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Own(ContinualMethod):
+    """A method of a user: it replays the first example of each task, and keeps a number for the next run."""
+
+    number: float = 1.0
+
+    def replayed(self, num_examples, names, seed, num_own):
+        return [[0] for _ in names]
+
+    def information(self, end):
+        [sample] = end.samples(1)
+        assert len(sample["input_ids"]) == 1
+        before = end.before["number"] if end.before is not None else torch.zeros(1)
+        return {"number": before + self.number}
+
+    def penalty(self, start):
+        assert start.information is None or start.information["number"] == 1
+        return
+
+
+def test_a_method_of_ones_own_does_what_it_overrides(fit, tmp_path, capsys):
+    options = [f"--continual.class_path={__name__}.Own", "--allow-module", __name__]
+    first = fit("topics", tmp_path / "first", *options)
+    assert load_file(first / "information.safetensors")["number"] == 1
+    second = fit("sizes", tmp_path / "second", *options, *after(first))
+    assert load_file(second / "information.safetensors")["number"] == 2
+    # Its own 48 samples and a replayed one.
+    assert "49 training samples" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from bert_lightning.methods.continual.fisher import fisher_information
 from bert_lightning.methods.continual.l2_sp import L2SP
 from bert_lightning.methods.continual.method import Start
 from bert_lightning.methods.continual.penalty import Anchor, QuadraticPenalty
+from bert_lightning.model import BertConfig, BertForSequenceClassification
+from bert_lightning.model.tuning import TUNINGS, tune
 from bert_lightning.tasks.distributions import numbers, one_of
 
 
@@ -53,7 +55,7 @@ def test_ewc_on_a_quadratic_ends_at_its_closed_form(generator):
     a, fisher, curvature, b = (torch.rand(5, generator=generator, dtype=torch.float64) + 0.1 for _ in range(4))
     strength = 3.0
     model = Point(torch.zeros(5, dtype=torch.float64))
-    penalty = EWC(strength=strength).penalty(Start(model, "", {}, {"fisher.w": fisher, "centre.w": a}))
+    penalty = EWC(strength=strength).penalty(Start(model, "", {"w": model.w}, {"fisher.w": fisher, "centre.w": a}))
     assert penalty is not None
     optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
     for _ in range(300):
@@ -137,7 +139,7 @@ def test_the_parabolas_of_several_tasks_are_one_parabola(generator):
     for fisher, centre in zip(fishers, centres, strict=True):
         kept = EWC().combined({"w": fisher}, {"w": centre}, kept)
     model = Point(w)
-    penalty = EWC(strength=2.0).penalty(Start(model, "", {}, kept))
+    penalty = EWC(strength=2.0).penalty(Start(model, "", {"w": model.w}, kept))
     model.w.grad = torch.zeros_like(model.w)
     penalty.add_gradients()
     expected = 2 * sum(fisher * (w - centre) for fisher, centre in zip(fishers, centres, strict=True))
@@ -178,6 +180,28 @@ def test_l2_sp_draws_given_weights_to_where_they_began_and_new_ones_to_0():
     penalty.add_gradients()
     torch.testing.assert_close(model["old"].weight.grad, 0.5 * (model["old"].weight.detach() - began))
     torch.testing.assert_close(model["new"].weight.grad, 0.25 * model["new"].weight.detach())
+
+
+@pytest.mark.parametrize("name", ["ia3", "dora", "lora"])
+def test_l2_sp_draws_what_a_tuning_adds_to_where_the_encoder_is_that_of_the_checkpoint(name):
+    config = BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    plain = BertForSequenceClassification(config, num_labels=2)
+    tensors = {plain.prefix + each: values.clone() for each, values in plain.state_dict().items()}
+    tuning = TUNINGS[name]()
+    tune(plain, tuning)
+    began = {each: values.detach().clone() for each, values in plain.named_parameters() if values.requires_grad}
+    penalty = L2SP(alpha=0.5, beta=0).penalty(Start(plain, plain.prefix, tensors))
+    added = {each for each in began if plain.prefix + each not in tensors}
+    assert added
+    for parameter in plain.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.data += 1
+    penalty.add_gradients()
+    for each in added:
+        gradient = plain.get_parameter(each).grad
+        torch.testing.assert_close(gradient, torch.full_like(gradient, 0.5))
 
 
 @pytest.mark.parametrize(

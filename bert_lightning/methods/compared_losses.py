@@ -1,35 +1,18 @@
-"""Losses to which divergences between predictions of the same items are added: consistency and proximal terms."""
+"""Losses to which divergences between predictions of the same items are added: of two passes, or of two models."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.errors import InputError
-from bert_lightning.tasks.distributions import described
+from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.step_method import CountedLosses, beside_total
 from bert_lightning.tasks.task import Task
 
 
-def require_distributions(task: Task, name: str) -> None:
-    """Check that a task has predictions to compare.
-
-    Args:
-        task: the task.
-        name: value of `adversarial.name`.
-
-    Raises:
-        InputError: it has none.
-    """
-    if not task.distribution_names:
-        raise InputError(
-            f"adversarial.name {name} compares predictions, and has none to compare in {described(task)}: "
-            "fgm, pgd and freelb need no predictions"
-        )
-
-
-class ComparedLosses:
+class ComparedLosses(ABC):
     """Losses, and for each kind of comparison one further loss per distribution of the task.
 
     Args:
@@ -68,6 +51,14 @@ class ComparedLosses:
         counts, number = self.losses.counts(batch), self.losses.num_losses
         items = self.task.distribution_counts(batch).to(counts.device).repeat(len(self._added))
         return torch.cat([counts[:number], items, counts[number:]])
+
+    def sums(self, batch: Batch) -> Tensor:
+        """Return (K,) the sums, with those of the comparisons after the losses."""
+        return self.sums_and_distributions(batch)[0]
+
+    @abstractmethod
+    def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
+        """Return the sums, and what the task's model predicts."""
 
     def _joined(self, sums: Tensor, compared: Sequence[Tensor]) -> Tensor:
         """Return (K,) the sums with those of the comparisons after the losses."""
