@@ -179,11 +179,6 @@ def _compare(options: argparse.Namespace) -> int:
     return OK
 
 
-def _require_share(value: float, option: str) -> None:
-    if not 0 < value < 1:
-        raise InputError(f"{option} is {value}; it must be more than 0 and less than 1")
-
-
 def _power(options: argparse.Namespace) -> int:
     with without_collections(freeze=True):
         from bert_lightning.cli.power_lines import power_lines

@@ -12,6 +12,7 @@ from typing import Any
 
 from bert_lightning.checks import RefusedValue, name_in, nearest_or_own, require_between
 from bert_lightning.config.extensions import (
+    allowed_names,
     extensions_in,
     own_modules,
     read_modules,
@@ -236,8 +237,7 @@ def load_experiment(
     >>> load_experiment(values, {"optimizer.learning_rate": 5e-4}).optimizer.learning_rate
     0.0005
     """
-    if isinstance(allow_modules, str):
-        allow_modules = [allow_modules]
+    allow_modules = allowed_names(allow_modules)
     if isinstance(experiment, Experiment):
         if not overrides and below is None:
             return experiment

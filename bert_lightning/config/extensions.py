@@ -334,6 +334,24 @@ def is_allowed(module: str, allowed: Iterable[str]) -> bool:
     return any(module == each or module.startswith(f"{each}.") for each in allowed)
 
 
+def allowed_names(modules: str | Sequence[str]) -> list[str]:
+    """Return the modules of an argument `allow_modules`, which may be one name or several.
+
+    >>> allowed_names("my_parts"), allowed_names(["my_parts", "my_tasks"])
+    (['my_parts'], ['my_parts', 'my_tasks'])
+    """
+    return [modules] if isinstance(modules, str) else list(modules)
+
+
+def options_that_allow(modules: str | Sequence[str]) -> list[str]:
+    """Return the options of a command that allow modules.
+
+    >>> options_that_allow(["my_parts"])
+    ['--allow-module', 'my_parts']
+    """
+    return [word for module in allowed_names(modules) for word in ("--allow-module", module)]
+
+
 def is_own(module: str) -> bool:
     """Return whether a module is the user's: not of this package or Lightning, whose versions are recorded."""
     return not is_allowed(module, _VERSIONED)

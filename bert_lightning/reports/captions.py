@@ -33,7 +33,7 @@ def caption_of(
     if not cells:
         return
     yield from _spread(arms, cells)
-    yield from _scored(metrics, cells)
+    yield from _scored(cells)
     yield from _comparison(arms, cells, baseline, margin)
     if search is not None:
         yield from _budgets(search)
@@ -95,7 +95,7 @@ def _spread(arms: Sequence[ArmResult], cells: Sequence[MetricCell]) -> Iterator[
         yield "An arm with n = 1 has no spread, and its difference to another arm cannot be tested."
 
 
-def _scored(metrics: Sequence[Metric], cells: Sequence[MetricCell]) -> Iterator[str]:
+def _scored(cells: Sequence[MetricCell]) -> Iterator[str]:
     for stage, name in (("val", "Scores on validation data (val/)"), ("test", "Scores on test data (test/)")):
         scored = dict.fromkeys(
             cell.scored for cell in cells if cell.scored is not None and cell.metric.startswith(f"{stage}/")

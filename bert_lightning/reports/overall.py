@@ -123,6 +123,8 @@ def _arm(label: str, scores: _Scores, baseline: str, margin: float | None) -> Ov
         interval=found.interval,
         p=found.p,
         test=found.test,
+        exact_p=found.exact_p,
+        exact_test=found.exact_test,
         equivalent=found.equivalent,
         notes=found.notes,
     )

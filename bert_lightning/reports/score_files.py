@@ -1,14 +1,13 @@
 """The command `score`: score prediction files of any system, exactly as the official scorers do."""
 
-import json
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping
 from typing import TypedDict, TypeVar
 
-from bert_lightning.data.reading.lines import STANDARD_INPUT, numbered_lines
+from bert_lightning.data.reading.json_values import read_json
+from bert_lightning.data.reading.lines import STANDARD_INPUT
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import EntityScheme, EntityScores, Score, score_entities
 from bert_lightning.metrics.squad import score_squad_v1, score_squad_v2
@@ -298,27 +297,7 @@ def _read_by_id(source: str, answers: Mapping[str, object], noun: str) -> dict[s
 
 def _read_json(source: str) -> object:
     _check_exists(source)
-    text = "".join(piece for _, piece in numbered_lines(source, cut=True, carriage_returns="allow"))
-    try:
-        value: object = json.loads(text, object_pairs_hook=_without_repetition)
-        return value
-    except _RepeatedKeyError as error:
-        raise InputError(f"{source}: the key {error.args[0]!r} occurs twice in one object") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source}: line {error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not readable as JSON: {error}") from None
-
-
-class _RepeatedKeyError(Exception):
-    """Error about a key that a JSON object has twice. Python would keep only the last value."""
-
-
-def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise _RepeatedKeyError(next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1))
-    return values
+    return read_json(source)
 
 
 # -- both --------------------------------------------------------------------------------------------------------

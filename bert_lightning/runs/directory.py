@@ -129,6 +129,9 @@ class RunDirectory:
             raise InputError(f"{self.manifest}: damaged: {error}") from None
         if not isinstance(manifest, dict):
             raise InputError(f"{self.manifest}: damaged: a JSON object is expected")
+        sessions = manifest.get("sessions", [])
+        if not isinstance(sessions, list) or not all(isinstance(each, dict) for each in sessions):
+            raise InputError(f"{self.manifest}: damaged: sessions must be a list of objects")
         return manifest
 
     def update_manifest(self, **values: object) -> None:

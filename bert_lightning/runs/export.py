@@ -38,7 +38,7 @@ from bert_lightning.runs.rounded_export import (
 )
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-HUGGINGFACE, ONNX, PEFT, NATIVE = FORMATS = ("huggingface", "onnx", "peft", "native")
+HUGGINGFACE, ONNX, PEFT, NATIVE = ("huggingface", "onnx", "peft", "native")
 ONNX_FILE = "model.onnx"
 # Relative, because the float32 kernels of onnxruntime sum in another order than those of PyTorch.
 ONNX_TOLERANCE = 1e-4
@@ -71,7 +71,7 @@ def export(
 
     Args:
         source: any checkpoint that `read_checkpoint` can read.
-        form: one of `FORMATS`.
+        form: huggingface, onnx, peft or native.
         output: a folder, missing or empty.
         base: the base of a checkpoint that holds only what was trained, if it has moved.
         allow_modules: the user's modules that may be imported for its model.

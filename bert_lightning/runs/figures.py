@@ -56,9 +56,9 @@ def plain_style(**settings: object) -> Iterator[None]:
         yield
 
 
-def shown(name: str, longest: int = LONGEST_NAME) -> str:
+def shown(name: str) -> str:
     """Return a name for a picture: on one line, and not too long."""
-    return shortened(printable(name), longest)
+    return shortened(printable(name), LONGEST_NAME)
 
 
 def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> "Figure":
@@ -87,16 +87,13 @@ def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> "Figur
     return figure
 
 
-def as_svg(figure: "Figure", salt: str = "figure", *, transparent: bool = False) -> str:
-    """Convert a figure to SVG: text stays text, and equal figures give identical files.
-
-    Each figure of a page needs its own `salt`, so that the ids of its elements differ from those of the others.
-    """
+def as_svg(figure: "Figure") -> str:
+    """Convert a figure to SVG: text stays text, and equal figures give identical files."""
     buffer = io.StringIO()
-    with plain_style(**{"svg.hashsalt": salt}), warnings.catch_warnings():
+    with plain_style(**{"svg.hashsalt": "figure"}), warnings.catch_warnings():
         # The fonts of the viewer are used, so characters that the fonts of this machine lack do not matter.
         warnings.filterwarnings("ignore", _OF_FONTS.pattern)
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=metadata, transparent=transparent)
+        figure.savefig(buffer, format="svg", metadata=metadata)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -11,6 +11,7 @@ from torch import Tensor
 from bert_lightning.checkpoints.files import write_atomically
 from bert_lightning.checkpoints.reading import read_checkpoint, read_over
 from bert_lightning.checks import nearest
+from bert_lightning.config.extensions import allowed_names
 from bert_lightning.config.settings import as_one_message
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, refuse_to_replace, warn_of_json_row
@@ -92,7 +93,7 @@ def load(
             model.predict([("A cat sleeps.", "An animal sleeps.")])
             model.predict(["a gripping film"], tuning="sst2")
     """
-    allowed = [allow_modules] if isinstance(allow_modules, str) else allow_modules
+    allowed = allowed_names(allow_modules)
     if tuning is None:
         checkpoint = read_checkpoint(path, base)
         import_code_of(checkpoint, allowed)

@@ -1,13 +1,15 @@
 """The tables and the confusion matrix of an evaluation in W&B, as the files in `predictions/` have them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bert_lightning.errors import InputError
 from bert_lightning.runs.evaluation_files import CONFUSION, REPORT_VALUES, SCORES
 from bert_lightning.runs.figures import confusion_figure, drawn
 
@@ -73,7 +75,8 @@ def evaluation_tables(predictions: Path, name: str) -> dict[str, Table]:
 
     The table of predictions has the first 10,000 rows.
     """
-    with open(predictions / f"{name}.jsonl", encoding="utf-8") as file:
+    path = predictions / f"{name}.jsonl"
+    with _undamaged(path), open(path, encoding="utf-8") as file:
         tables = {"predictions": Table.of([json.loads(line) for line in islice(file, MOST_ROWS)])}
     report = _report(predictions, name)
     tables |= {title: Table.of(rows) for title, rows in report.items() if title not in (SCORES, CONFUSION)}
@@ -90,8 +93,17 @@ def evaluation_tables(predictions: Path, name: str) -> dict[str, Table]:
 def _report(predictions: Path, name: str) -> dict[str, Any]:
     """Return the values of a report; none if the split has no gold labels."""
     path = predictions / name / REPORT_VALUES
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    with _undamaged(path):
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return values
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{path}: damaged: {error}") from None
 
 
 def _cell(value: object) -> Cell:

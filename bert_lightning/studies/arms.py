@@ -57,7 +57,7 @@ def arms_of(study: Study) -> dict[str, list[Arm]]:
         InputError: two arms of a stage have the same name.
     """
     choices = {owner: _choices(varied) for owner, varied in _all_owners(study)}
-    names = _Names(study, choices)
+    names = _Names(choices)
     return {stage.name: _arms_of_stage(study, stage, choices, names) for stage in study.stages}
 
 
@@ -127,7 +127,7 @@ def _restricted(study: Study, stage: Stage, chosen: Mapping[str, _Choice]) -> di
 class _Names:
     """Names of arms and keys, each as short as it can be and still be unique in the study."""
 
-    def __init__(self, study: Study, choices: Mapping[str, Sequence[_Choice]]) -> None:
+    def __init__(self, choices: Mapping[str, Sequence[_Choice]]) -> None:
         self._owners = {owner: {key for each in of for key in each.settings} for owner, of in choices.items()}
         varied = [(owner, key) for owner, of in choices.items() for key in of[0].axes]
         self._short = {(owner, key): self._shortest(owner, key, varied) for owner, key in varied}

@@ -66,7 +66,7 @@ class SubmititLauncher:
         InputError: submitit is not installed, the cluster is not available, or a parameter is unknown or wrong.
     """
 
-    at_stop = "{num} run(s) stay with the cluster; the same command finds them again, and `scancel` ends them"
+    at_stop = "{runs} with the cluster: the same command finds them again, and `scancel` ends them"
 
     def __init__(self, num_jobs: int = MOST_JOBS, parameters: Mapping[str, object] | None = None) -> None:
         if num_jobs < 1:

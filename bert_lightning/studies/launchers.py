@@ -45,7 +45,7 @@ class Launcher(Protocol):
 
     Attributes:
         num_jobs: how many runs train at the same time.
-        at_stop: message about the effect of `stop`, with `{num}` for the number of runs.
+        at_stop: message about the effect of `stop`, with `{runs}` for the number of runs and the word.
     """
 
     num_jobs: int
@@ -83,7 +83,7 @@ class LocalLauncher:
         devices: the names of the CUDA devices to divide; empty to leave all devices to each run.
     """
 
-    at_stop = "ending {num} run(s), which write their checkpoints"
+    at_stop = "ending {runs}, after a checkpoint of each"
 
     def __init__(self, num_jobs: int = 1, devices: Sequence[str] = ()) -> None:
         self.num_jobs = num_jobs

@@ -79,7 +79,7 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     manifest = run.read_manifest()
     if manifest.get("ended") != FINISHED:
         raise InputError(f"{path} has not finished: resume it with its `bert-lightning fit` command first")
-    if manifest["sessions"][0]["resumed_from"] is not None:
+    if (manifest.get("sessions") or [{}])[0].get("resumed_from") is not None:
         raise InputError(f"{path} began from the checkpoint of another run, so it cannot be repeated from its start")
     if "weights" not in manifest:
         raise InputError(f"{path}: its manifest.json lacks the hash of the final weights")
@@ -90,7 +90,12 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     experiment = run.read_experiment(allowed)
     if os.path.realpath(repetition.path) == str(original) or repetition.read_manifest().get("ended") == FINISHED:
         raise InputError(f"{repetition.path} holds a finished run: choose another --output")
-    given = {name for session in manifest["sessions"] for names in session.get(GIVEN, {}).values() for name in names}
+    given = {
+        name
+        for session in manifest.get("sessions", [])
+        for names in session.get(GIVEN, {}).values()
+        for name in names
+    }
     if given and is_first_process():
         log.warning(
             "%s was trained with %s from a Python program, which this repetition lacks: repeat it with that program",
@@ -107,7 +112,7 @@ def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
     old, new = comparable_values(before.read_metrics(), now.read_metrics())
     manifests = before.read_manifest(), now.read_manifest()
     # A resumed run has several sessions, and something may have changed between two of them.
-    sessions = [session for manifest in manifests for session in manifest["sessions"]]
+    sessions = [session for manifest in manifests for session in manifest.get("sessions", [])]
     changed = [f"{name} {first} -> {last}" for name, first, last in changed_circumstances(sessions)]
     # An earlier version may have recorded the digest in another form.
     recorded = current_form(manifests[0]["weights"], _final_weights(now))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bert_lightning.checkpoints.plain_text import printable
+from bert_lightning.config.extensions import options_that_allow
 from bert_lightning.config.yaml_files import flow_yaml
 from bert_lightning.errors import Interrupted
 from bert_lightning.runs.directory import RunDirectory
@@ -20,7 +21,7 @@ from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.progress import TO_DO, Progress
 from bert_lightning.studies.record import RecordedRun, StudyRecord
 from bert_lightning.studies.states import after_process, current
-from bert_lightning.wording import duration
+from bert_lightning.wording import count, duration
 
 # How many of the last lines of a failed run are printed.
 _SHOWN_LINES = 6
@@ -132,7 +133,6 @@ class Runner:
 
     def _job(self, run: PlannedRun, directory: str) -> Job:
         path, trainer = self._progress.folder / directory, run.experiment.trainer
-        modules = [word for module in self._allowed for word in ("--allow-module", module)]
         arguments = run.arguments(self._progress.directories.path)
         environment = {"WANDB_RUN_GROUP": self._record.study, "WANDB_JOB_TYPE": run.stage}
         # W&B refuses an empty variable. An arm without settings has no tags.
@@ -140,7 +140,7 @@ class Runner:
             environment["WANDB_TAGS"] = ",".join(own)
         return Job(
             name=run.name,
-            arguments=["--run-directory", str(path), *modules, *arguments],
+            arguments=["--run-directory", str(path), *options_that_allow(self._allowed), *arguments],
             directory=path,
             log=Path(f"{path}.log"),
             num_processes=trainer.devices,
@@ -211,7 +211,7 @@ class Runner:
         self._reporter.status("")
         self._launcher.stop()
         if self._training:
-            self._reporter.line(self._launcher.at_stop.format(num=len(self._training)))
+            self._reporter.line(self._launcher.at_stop.format(runs=count(len(self._training), "run")))
         while self._training:
             try:
                 done, _ = wait(self._training, return_when=FIRST_COMPLETED)

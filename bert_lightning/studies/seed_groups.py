@@ -1,5 +1,6 @@
 """Groups of finished runs that differ only in their seed: the arms of studies, and other runs by their settings."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,15 @@ def seed_groups(paths: Sequence[Path]) -> tuple[list[SeedGroup], list[str]]:
     groups: list[SeedGroup] = []
     notes: list[str] = []
     loose: dict[Path, None] = {}
+    seen: set[str] = set()
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path} is a file: name its folder" if path.exists() else f"{path} does not exist")
         for folder in run_folders(path, notes):
+            real = os.path.realpath(folder)
+            if real in seen:
+                continue
+            seen.add(real)
             if StudyRecord.exists(folder):
                 groups += _of_study(folder, StudyRecord.read(folder), notes)
             else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_lightning.config.experiment import load_experiment
+from bert_lightning.config.extensions import options_that_allow
 from bert_lightning.cores import usable_cores
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory, choose_directory
@@ -83,7 +84,7 @@ def fit_seeds(
         where = f", output in {log}" if log else ""
         print(f"seed {seed} ({number + 1} of {len(seeds)}){where}", flush=True)
         arguments = ["--config", *files, "--run-directory", str(directory.path), "--resume", resume, *keys]
-        arguments += [word for module in allowed for word in ("--allow-module", module)]
+        arguments += options_that_allow(allowed)
         with ExitStack() as stack:
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)

@@ -129,7 +129,7 @@ def current(run: PlannedRun, folder: Path, directory: str, before: RecordedRun |
     if ended == FINISHED:
         return replace(recorded, state="finished", status=0, message=None)
     if ended == "failed":
-        message = manifest["sessions"][-1].get("error") or recorded.message
+        message = (manifest.get("sessions") or [{}])[-1].get("error") or recorded.message
         return replace(recorded, state="failed", message=message)
     if before is not None and before.state in ("failed", "pruned"):
         return replace(recorded, state=before.state)

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from bert_lightning.checkpoints.files import write_text
+from bert_lightning.config.extensions import options_that_allow
 from bert_lightning.config.yaml_files import dump_yaml
 from bert_lightning.metrics.direction import better
 from bert_lightning.runs.directory import RUNS_VARIABLE
@@ -100,7 +101,7 @@ def _definition(
             f"WANDB_RUN_GROUP={study.name}",
             f"WANDB_JOB_TYPE={stage}",
             *("python", "-m", "bert_lightning", "fit"),
-            *(word for module in allowed for word in ("--allow-module", module)),
+            *options_that_allow(allowed),
             "${args}",
         ],
     }

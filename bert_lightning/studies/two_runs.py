@@ -124,10 +124,10 @@ def changed_circumstances(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[s
 
 def circumstances_of(session: Mapping[str, Any]) -> dict[str, object]:
     """Return the circumstances of a session, name -> value. Its command is not one of them."""
-    values = {f"version of {name}": version for name, version in session["versions"].items()}
-    values |= session["hardware"] | session.get("settings", {})
+    values = {f"version of {name}": version for name, version in session.get("versions", {}).items()}
+    values |= session.get("hardware", {}) | session.get("settings", {})
     values |= {f"module {name}": module["sha256"] for name, module in session.get(MODULES, {}).items()}
-    git = session["git"] or {}
+    git = session.get("git") or {}
     # Outside a repository there is no patch, and without changes there was none in earlier versions either.
     patch = git.get("patch", UNKNOWN if git.get("modified") else None)
     return values | {"commit": git.get("commit"), "modified files": git.get("modified"), PATCH: patch}

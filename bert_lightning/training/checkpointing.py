@@ -34,6 +34,7 @@ from bert_lightning.checks import require_at_least
 from bert_lightning.errors import WorkError
 from bert_lightning.training.background import Background
 from bert_lightning.training.guarded import OwnPartError
+from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)
 SET_ASIDE = "set-aside"
@@ -389,7 +390,7 @@ def newest_valid(folder: Path) -> Path | None:
             return path
         log.warning("%s %s; trying the previous one", path, fault)
     if candidates:
-        raise CheckpointError(f"{folder}: all of its {len(candidates)} checkpoint(s) are damaged")
+        raise CheckpointError(f"{folder}: damaged: {count(len(candidates), 'checkpoint')}, and there is no other")
     return None
 
 

@@ -247,7 +247,7 @@ GOOD = {
         (V1, "predicted.json", '{"a": ["x"]}', "the prediction of 'a' is a list; text is expected"),
         (V1, "predicted.json", '{"a": 3}', "the prediction of 'a' is 3; text is expected"),
         (V1, "predicted.json", '{"a": "x", "a": "y"}', "predicted.json: the key 'a' occurs twice"),
-        (V1, "predicted.json", "[" * 100_000, "predicted.json: not readable as JSON"),
+        (V1, "predicted.json", "[" * 100_000, "predicted.json: not JSON"),
         (
             V1,
             "gold.json",

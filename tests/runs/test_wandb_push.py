@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import wandb
 import yaml
 
+import wandb
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.lock import DirectoryLock
@@ -283,6 +283,16 @@ def test_bad_input_is_one_message_and_nothing_is_written(run, tmp_path, monkeypa
     assert main(["wandb-push", *filled]) == 2
     assert message in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"empty"}
+
+
+@pytest.mark.parametrize("file", ["validation.jsonl", "validation/report.json"])
+def test_a_damaged_file_of_predictions_is_one_message(run, tmp_path, capsys, file):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "predictions" / file).write_text("{")
+    assert main(["wandb-push", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert f"{copy / 'predictions' / file}: damaged" in error
+    assert "Traceback" not in error
 
 
 def test_a_run_that_still_trains_is_refused(run, tmp_path, capsys):

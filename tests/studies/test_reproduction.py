@@ -6,8 +6,10 @@ import shutil
 import pytest
 
 from bert_lightning.cli import main
+from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.reproduction import compare
+from bert_lightning.studies.two_runs import circumstances_of
 from tests.support.commands import shell
 
 
@@ -52,6 +54,17 @@ def test_later_scores_are_not_compared(run, tmp_path, capsys):
     assert main(["validate", "--checkpoint", str(other)]) == 0
     comparison = compare(RunDirectory(run), RunDirectory(other))
     assert comparison.equal
+
+
+def test_a_session_that_recorded_nothing_has_no_circumstances():
+    assert set(circumstances_of({}).values()) == {None}
+
+
+@pytest.mark.parametrize("sessions", [{}, ["x"], "x"])
+def test_a_manifest_whose_sessions_are_no_objects_is_damaged(sessions, tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"sessions": sessions}))
+    with pytest.raises(InputError, match="damaged: sessions must be a list of objects"):
+        RunDirectory(tmp_path).read_manifest()
 
 
 def test_a_change_between_the_sessions_of_a_run_is_named(run, tmp_path):

@@ -10,7 +10,7 @@ import scipy.stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from bert_lightning.cli import main
-from bert_lightning.studies.record import Compare, StudyRecord
+from bert_lightning.studies.record import Compare, RecordedRun, StudyRecord
 from bert_lightning.studies.seed_power import seeds_for_difference
 from tests.support.made_runs import make_run, recorded, row
 
@@ -39,6 +39,30 @@ def test_with_equal_seeds_the_differences_decide_and_statsmodels_agrees(tmp_path
     assert answer.detectable == pytest.approx(
         deviation * TTestPower().solve_power(nobs=5, alpha=0.05, power=0.8), rel=1e-6
     )
+
+
+def test_paths_that_lead_to_the_same_runs_count_once(tmp_path):
+    paths = [arm(tmp_path / "low", LOW, 0.1), arm(tmp_path / "high", HIGH, 0.2)]
+    once, twice = (seeds_for_difference(given, 0.01) for given in (paths, [*paths, tmp_path, paths[0]]))
+    assert once == twice
+
+
+def test_a_study_that_is_given_twice_counts_once(tmp_path):
+    runs = []
+    for name, scores in (("low", LOW), ("high", HIGH)):
+        for seed, score in scores.items():
+            rows = [row(2, 2, val_accuracy=score)]
+            make_run(tmp_path / f"runs/{name}-{seed}", rows=rows, config={"seed_everything": seed}, seed=seed)
+            directory = f"runs/{name}-{seed}"
+            runs.append(RecordedRun("only", name, {}, seed, directory, state="finished"))
+    record = StudyRecord(
+        study="s", question="", file="", version="0", stages=("only",), runs=tuple(runs),
+        compare=Compare(("val/accuracy",)),
+    )  # fmt: skip
+    record.write(tmp_path)
+    once, twice = (seeds_for_difference(given, 0.01) for given in ([tmp_path], [tmp_path, tmp_path]))
+    assert len(once.pairs) == 1
+    assert once == twice
 
 
 def test_with_other_seeds_the_runs_of_both_arms_decide(tmp_path):

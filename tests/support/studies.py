@@ -60,7 +60,7 @@ class InProcess:
     """
 
     num_jobs = 1
-    at_stop = "{num} run(s) end"
+    at_stop = "{runs} end"
 
     def __init__(self, instead: Callable[[Job], int | None] | None = None) -> None:
         self.started: list[str] = []

@@ -3,7 +3,7 @@
 The result has the same bytes as a store that `prepare` makes from the same text.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -20,16 +20,13 @@ from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 
-def convert(
-    store: Path, output: Path, *, num_workers: int | None = None, progress: Callable[[int], None] = lambda _: None
-) -> PreparationSummary:
+def convert(store: Path, output: Path, *, num_workers: int | None = None) -> PreparationSummary:
     """Make the token store `output` from a store of the earlier format.
 
     Args:
         store: folder of the earlier store, which stays as it is.
         output: a new folder, or that of the same conversion, finished or not.
         num_workers: processes; one per core unless given.
-        progress: callback that receives the number of tokens of each section that is done.
 
     Raises:
         InputError: `store` is of today's format or damaged, or `output` holds something else.
@@ -44,7 +41,7 @@ def convert(
     refuse_other_content(output, settings)
     tasks = _tasks(store.absolute(), opened.files, opened.tokenizer)
     totals, num_kept = build_store(
-        output, tasks, opened.tokenizer, settings, num_workers, None, progress, f"{store} holds no token"
+        output, tasks, opened.tokenizer, settings, num_workers, None, lambda _: None, f"{store} holds no token"
     )
     return summary_of(totals, num_kept, opened.tokenizer, {}, Repairs())
 

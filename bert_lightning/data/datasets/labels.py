@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.errors import InputError
+from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,8 +66,8 @@ def refuse_indicators(examples: Sequence[LabelledText], known: Sequence[str] | N
     if all(map(_is_indicator, names)) or several or _are_digits(names):
         location, labels = rows[0]
         raise InputError(
-            f"{location}: {', '.join(labels)}: every row has {len(labels)} label(s) of {', '.join(sorted(names))}, "
-            f"which are indicators, one per class; {_WAY_TO_WRITE}"
+            f"{location}: {', '.join(labels)}: every row has {count(len(labels), 'label')} of "
+            f"{', '.join(sorted(names))}, which are indicators, one per class; {_WAY_TO_WRITE}"
         )
 
 
@@ -219,6 +220,6 @@ def leave_out_disagreement(items: Iterable[T], label_of: Callable[[T], object], 
             yield item
     if num_left_out:
         log.warning(
-            "%s: %d pair(s) are left out, because their label %r says that annotators did not agree",
-            source, num_left_out, NO_AGREEMENT,
+            "%s: left out: %s with the label %r, which says that annotators did not agree",
+            source, count(num_left_out, "pair"), NO_AGREEMENT,
         )  # fmt: skip

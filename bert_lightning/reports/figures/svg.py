@@ -196,12 +196,10 @@ def framed(x: Scale, y: Scale, content: Iterable[str]) -> str:
     return element("svg", "".join(content), x=left, y=top, width=width, height=height, viewBox=box)
 
 
-def x_axis(
-    x: Scale, bottom: float, label: str, most: int = 6, labels: Sequence[tuple[float, str]] | None = None
-) -> str:
+def x_axis(x: Scale, bottom: float, label: str, labels: Sequence[tuple[float, str]] | None = None) -> str:
     """Return a horizontal axis with its ticks and its label below it."""
     parts = [element("path", d=f"M{x.start:.1f} {bottom:.1f}H{x.end:.1f}", class_="axis")]
-    for value, words in x.ticks(most) if labels is None else labels:
+    for value, words in x.ticks() if labels is None else labels:
         right = x.place(value)
         parts.append(element("path", d=f"M{right:.1f} {bottom:.1f}v4", class_="axis"))
         parts.append(text(right, bottom + 15, words, text_anchor="middle"))

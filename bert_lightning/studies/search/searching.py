@@ -14,6 +14,7 @@ from bert_lightning.config.settings import plain
 from bert_lightning.config.yaml_files import flow_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.studies.ablation import folder_of, local_launcher, locked, new_record, record_in
+from bert_lightning.studies.comparison import flattened
 from bert_lightning.studies.launchers import Launcher, LocalLauncher
 from bert_lightning.studies.record import StudyRecord
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
@@ -25,6 +26,7 @@ from bert_lightning.studies.search.progress import SearchProgress
 from bert_lightning.studies.search.settings import TABLES, SearchSettings, read_search
 from bert_lightning.studies.search.space import Space
 from bert_lightning.studies.study_file import Study, read_study
+from bert_lightning.wording import count
 
 # Keys of the section `search` that may change between two calls. `space` may not: it is compared after it was read.
 _FREE = ("trials", "confirm_seeds", "timeout_seconds", "at_once", "space", "stage")
@@ -142,8 +144,8 @@ def dry_run(
         done = ((before.search or {}) if before is not None else {}).get("arms", {}).get(arm.label, {})
         num = len([trial for trial in done.get("trials", []) if trial["state"] != "running"])
         lines.append(
-            f"{arm.label}: {settings.trials} trials of {num_seeds} seed(s), {num} done; then "
-            f"{len(settings.fresh_seeds)} fresh seed(s) of the best"
+            f"{arm.label}: {settings.trials} trials of {count(num_seeds, 'seed')}, {num} done; then "
+            f"{count(len(settings.fresh_seeds), 'fresh seed')} of the best"
         )
         lines += [f"  {name}: {flow_yaml(part)}" for name, part in space.described().items()]
     lines.append(f"{settings.direction} {settings.metric}")
@@ -267,8 +269,8 @@ def _begun(
                 f"the database holds the search {arm.name!r} of another folder: continue it there, name another "
                 "--storage, or give this study another name"
             )
-        before = {**_flat(noted["decides"]), "search.at_once": noted["at_once"]}
-        for key, value in {**_flat(decides), "search.at_once": at_once}.items():
+        before = {**flattened(noted["decides"]), "search.at_once": noted["at_once"]}
+        for key, value in {**flattened(decides), "search.at_once": at_once}.items():
             _check_same(described.study, key, before.pop(key, None), value)
         for key, value in before.items():
             _check_same(described.study, key, value, None)
@@ -297,14 +299,6 @@ def _deciding(settings: SearchSettings, arm: SearchedArm, space: Space) -> dict[
     values = plain(settings, "search", TABLES)
     chosen = {name: value for name, value in values.items() if name not in _FREE}
     return {"search": {**chosen, "seeds": settings.trial_seeds, "space": space.described()}, **arm.fixed(settings)}
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        full = f"{path}.{key}" if path else key
-        flat |= _flat(value, full) if isinstance(value, dict) and value else {full: value}
-    return flat
 
 
 def _usual_at_once(settings: SearchSettings, jobs: int) -> int:

@@ -132,3 +132,15 @@ class HeadSettings:
             raise ValueError(
                 f"init_args is {self.init_args}, but the linear head takes none; only a custom head does"
             )
+
+
+def refuse_equal_columns(text_column: str, text_pair_column: str | None, label_column: str) -> None:
+    """Refuse a column that would be read as two things.
+
+    Raises:
+        ValueError: two of them are the same. The message begins with the name of the field.
+    """
+    if text_pair_column == text_column:
+        raise ValueError(f"text_pair_column is {text_pair_column!r}, which is text_column too")
+    if label_column in (text_column, text_pair_column):
+        raise ValueError(f"label_column is {label_column!r}, which is the column of a text too")

@@ -22,7 +22,7 @@ from bert_lightning.tasks.explained import Explained, number_of
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
 from bert_lightning.tasks.fine_tuning.explained import explained_text
 from bert_lightning.tasks.fine_tuning.report import Report
-from bert_lightning.tasks.fine_tuning.settings import FineTuningData, HeadSettings
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData, HeadSettings, refuse_equal_columns
 from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset, check_all_or_none
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits
 from bert_lightning.tasks.spec import TaskSpec
@@ -115,6 +115,7 @@ class TextTaskData(FineTuningData):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.refuse_with_dataset("text_column", "text_pair_column", "label_column", "column_names")
+        refuse_equal_columns(self.text_column, self.text_pair_column, self.label_column)
 
     @property
     def is_pair(self) -> bool:

@@ -16,6 +16,7 @@ from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
 from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)
 # run_squad.py: the weight of a window's length in the score that decides which window has most context for a piece.
@@ -291,11 +292,11 @@ class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestion
                 kept.append(example)
         if left_out:
             log.warning(
-                "%s: the text does not contain an answer; %d such question(s) in all are left out of training",
-                left_out[0].location, len(left_out),
+                "%s: the text does not contain an answer; left out of training: %s like this",
+                left_out[0].location, count(len(left_out), "question"),
             )  # fmt: skip
         if num_moved:
-            log.warning("%s: %d answer(s) are not at their answer_start in the text", source, num_moved)
+            log.warning("%s: not at their answer_start in the text: %s", source, count(num_moved, "answer"))
         if not kept:
             raise InputError(f"{source}: no question has an answer that is in its text")
         return kept

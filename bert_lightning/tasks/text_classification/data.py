@@ -23,6 +23,7 @@ from bert_lightning.tasks.fine_tuning.texts import TextSplit
 from bert_lightning.tasks.text_classification.few_shot import few_shot
 from bert_lightning.tasks.text_classification.settings import Problem, TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)
 # In fewer rows, each may have a different label by chance.
@@ -335,6 +336,4 @@ def _warn_of_blank_texts(examples: Sequence[LabelledText], source: str) -> None:
         if not example.text.strip() or (example.text_pair is not None and not example.text_pair.strip())
     ]
     if blank:
-        log.warning(
-            "%s: a text is empty or blank; %d such row(s) in all of %s", blank[0].location, len(blank), source
-        )
+        log.warning("%s: a text is empty or blank, in %s of %s", blank[0].location, count(len(blank), "row"), source)

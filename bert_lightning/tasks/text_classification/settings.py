@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from bert_lightning.checks import RefusedValue, require_at_least, require_between
-from bert_lightning.tasks.fine_tuning.settings import FineTuningData
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData, refuse_equal_columns
 
 Problem = Literal["single-label", "multi-label", "regression"]
 
@@ -63,10 +63,7 @@ class TextClassificationData(FineTuningData):
         self.refuse_with_dataset(
             "text_column", "text_pair_column", "label_column", "column_names", "label_separator", "problem"
         )
-        if self.text_pair_column == self.text_column:
-            raise ValueError(f"text_pair_column is {self.text_pair_column!r}, which is text_column too")
-        if self.label_column in (self.text_column, self.text_pair_column):
-            raise ValueError(f"label_column is {self.label_column!r}, which is the column of a text too")
+        refuse_equal_columns(self.text_column, self.text_pair_column, self.label_column)
         if self.label_separator is not None and (self.kind != "multi-label" or not self.label_separator):
             raise ValueError("label_separator must be a text between labels, and needs data.problem multi-label")
         for name, is_set, kind in (

@@ -31,6 +31,7 @@ from bert_lightning.tasks.token_classification.tag_checks import (
 from bert_lightning.tasks.token_classification.tag_schemes import all_tags, convert, labels_are_spans
 from bert_lightning.tasks.token_classification.windows import Window, piece_positions, piece_tags, sentence_windows
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)
 
@@ -224,8 +225,8 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
         if unseen:
             location, name = unseen[0]
             log.warning(
-                "%s: %r does not occur in training; %d such gold label(s) in %s cannot be found",
-                location, name, len(unseen), split,
+                "%s: %r does not occur in training; %s of %s like this cannot be found",
+                location, name, count(len(unseen), "gold label"), split,
             )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from bert_lightning.tags import OUTSIDE, PREFIXES_OF, TagScheme, has_type, is_sp
 from bert_lightning.tasks.token_classification.nearest_tag import is_fraction, similar_types, tag_problem
 from bert_lightning.tasks.token_classification.tag_schemes import detect_scheme, first_break
 from bert_lightning.tasks.token_classification.tag_verdict import TagVerdict, is_several, judge_tags
+from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)
 _NUM_SEARCHED_COLUMNS, _NUM_SEARCHED_SENTENCES = 16, 200
@@ -182,7 +183,7 @@ def check_scheme(
     message = f"{_tag_at(*breaks[0])} breaks the scheme {scheme}"
     if broken_tags == "error":
         raise InputError(message)
-    log.warning("%s; %d sentence(s) in all, read as conlleval reads them", message, len(breaks))
+    log.warning("%s; %s in all, read as conlleval reads them", message, count(len(breaks), "sentence"))
 
 
 def _is_of(tag: str, scheme: TagScheme) -> bool:

@@ -127,7 +127,7 @@ def test_multinli_is_read_as_published_without_pairs_that_have_no_agreement(tmp_
     kept = [("a neutral", "b", "neutral", "0"), ("a entailment", "b", "entailment", "1")]
     assert read("glue/mnli", "train", tmp_path) == kept
     assert read("glue/mnli", "validation", tmp_path) == [*kept, *kept]
-    assert caplog.text.count("1 pair(s) are left out, because their label '-' says") == 3
+    assert caplog.text.count("left out: 1 pair with the label '-', which says") == 3
 
 
 def test_the_hidden_labels_of_multinlis_test_sets_are_none_and_hidden_nowhere_else(tmp_path: Path, tokenizer):

@@ -201,7 +201,7 @@ def test_pairs_without_agreement_are_left_out_of_every_split_with_a_warning(tmp_
     assert data.labels == ["contradiction", "entailment", "neutral"]
     assert [example.id for example in data.splits["validation"].examples] == ["0", "2", "3"]
     assert data.splits["validation"].subsets[0].stop == 3
-    assert caplog.text.count("2 pair(s) are left out, because their label '-' says") == 2
+    assert caplog.text.count("left out: 2 pairs with the label '-', which says") == 2
     scored = texts(tokenizer, "test", data.labels, test=train)
     assert len(scored.splits["test"].examples) == 3
 

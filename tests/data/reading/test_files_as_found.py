@@ -145,7 +145,7 @@ def test_a_subfolder_without_texts_is_no_class_and_warned_about(tmp_path: Path, 
     write(tmp_path / name, "x")
     examples = read_labelled_texts(str(tmp_path), "text", None, "label")
     assert [example.label for example in examples] == ["neg", "pos"]
-    assert "no .txt file directly in the subfolder(s) 'neutral', which are left out" in caplog.text
+    assert "no .txt file directly in these subfolders, which are left out: 'neutral'" in caplog.text
 
 
 # -- values that are no text ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import pytest
 
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.sources import SubsetSource, subset_sources
+from bert_lightning.tasks.fine_tuning.texts import TextTaskData
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
@@ -94,3 +95,15 @@ def test_settings_without_effect_and_impossible_settings_are_errors(cls, setting
 def test_an_empty_path_is_named_by_its_key(path):
     with pytest.raises(ValueError, match=r"^validation is empty: name a file or folder"):
         TextClassificationData(train="a.tsv", validation=path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text_pair_column": "text"}, "text_pair_column is 'text', which is text_column too"),
+        ({"label_column": "text"}, "label_column is 'text', which is the column of a text too"),
+    ],
+)
+def test_a_custom_text_task_reads_no_column_as_two_things(columns, message):
+    with pytest.raises(ValueError, match=message):
+        TextTaskData(train="a.tsv", validation="b.tsv", **columns)

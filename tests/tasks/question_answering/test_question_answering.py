@@ -123,8 +123,8 @@ def test_answers_that_are_not_in_the_text_are_counted_and_left_out_of_training(t
     with caplog.at_level(logging.WARNING):
         data = QuestionAnsweringDataModule(settings, tokenizer)
     assert data.num_training_samples == 3
-    assert "the text does not contain an answer; 1 such question(s)" in caplog.text
-    assert "1 answer(s) are not at their answer_start" in caplog.text
+    assert "the text does not contain an answer; left out of training: 1 question like this" in caplog.text
+    assert "not at their answer_start in the text: 1 answer" in caplog.text
     for paragraph in content["data"][0]["paragraphs"]:
         paragraph["qas"][0]["answers"] = [{"text": "elephant", "answer_start": 3}]
     with pytest.raises(InputError, match="no question has an answer"):

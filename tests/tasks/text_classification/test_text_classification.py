@@ -135,10 +135,10 @@ def test_blank_texts_are_warned_about_with_their_number_and_the_first_location(t
     path = tmp_path / "train.csv"
     path.write_text("sentence,other,topic\ncat,dog,a\n,dog,b\ncat, ,a\n")
     build(tables, tokenizer, train=str(path), validation=str(path))
-    assert caplog.text.count(f"{path}: line 3: a text is empty or blank; 1 such row(s) in all of {path}") == 2
+    assert caplog.text.count(f"{path}: line 3: a text is empty or blank, in 1 row of {path}") == 2
     caplog.clear()
     build(tables, tokenizer, train=str(path), validation=str(path), text_pair_column="other")
-    assert f"{path}: line 3: a text is empty or blank; 2 such row(s)" in caplog.text
+    assert f"{path}: line 3: a text is empty or blank, in 2 rows of" in caplog.text
 
 
 def test_a_label_column_that_is_another_in_every_row_is_warned_about(tables, tokenizer, tmp_path, caplog):

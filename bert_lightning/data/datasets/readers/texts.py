@@ -136,7 +136,7 @@ def _folder_texts(source: str, labelled: bool) -> Iterator[LabelledText]:
         )
     if left_out := [label.name for label, texts in zip(labels, files, strict=True) if not texts]:
         names = ", ".join(map(repr, left_out[:_MAX_LISTED])) + ", ..." * (len(left_out) > _MAX_LISTED)
-        log.warning("%s: there is no .txt file directly in the subfolder(s) %s, which are left out", source, names)
+        log.warning("%s: there is no .txt file directly in these subfolders, which are left out: %s", source, names)
     # The labels alternate, so that the first few texts are not all of one label.
     for path in chain.from_iterable(zip_longest(*files)):
         if path is not None:
