@@ -87,6 +87,7 @@ def _over_tasks(overall: Sequence[Overall], title: str, label: str, metric: str)
             "p": cell.p,
             "p_adjusted": cell.p_adjusted,
             "test": cell.test,
+            "exact_p": cell.exact_p,
             "equivalent": cell.equivalent,
             "tasks_better_equal_worse": list(arm.tasks) if arm.tasks is not None else None,
             "notes": list(cell.notes),

@@ -71,11 +71,12 @@ def n_text(cell: MetricCell, num_runs: int) -> str:
 
 def overall_rows(overall: Overall) -> list[tuple[OverallArm, dict[str, str]]]:
     """Return each arm with its comparison over several tasks as texts: heading -> text."""
+    with_exact = any(arm.cell.exact_p is not None for arm in overall.arms)
     with_margin = any(arm.cell.equivalent is not None for arm in overall.arms)
-    return [(arm, _overall_fields(arm, with_margin)) for arm in overall.arms]
+    return [(arm, _overall_fields(arm, with_exact, with_margin)) for arm in overall.arms]
 
 
-def _overall_fields(arm: OverallArm, with_margin: bool) -> dict[str, str]:
+def _overall_fields(arm: OverallArm, with_exact: bool, with_margin: bool) -> dict[str, str]:
     cell = arm.cell
     return {
         "n": str(cell.n),
@@ -84,6 +85,7 @@ def _overall_fields(arm: OverallArm, with_margin: bool) -> dict[str, str]:
         "95 % interval": interval_text(cell.interval),
         "p": p_text(cell.p),
         "p (Holm)": p_text(cell.p_adjusted),
+        **({"exact p": p_text(cell.exact_p)} if with_exact else {}),
         **({"equivalent": equivalence_text(cell.equivalent)} if with_margin else {}),
         "tasks better, equal, worse": ", ".join(map(str, arm.tasks)) if arm.tasks is not None else "",
     }

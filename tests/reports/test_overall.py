@@ -60,6 +60,19 @@ def test_the_average_over_tasks_of_each_seed_is_compared_as_by_scipys_paired_t_t
     assert "paired t test of the average over tasks" in " ".join(overall.caption)
 
 
+def test_with_enough_seeds_the_exact_test_of_the_averages_is_shown_too(tmp_path):
+    arms = {"adamw": {seed: 0.6 + seed / 100 for seed in range(1, 8)}}
+    # Each of the 2^7 signs of the differences is as likely as the others, and two have so large a sum.
+    arms["muon"] = {seed: score + 0.01 + seed / 1000 for seed, score in arms["adamw"].items()}
+    study = write_stages(tmp_path / "s", stages=(("rte", arms), ("sst2", arms)))
+    [overall] = overall_of(study)
+    assert overall.arms[1].cell.exact_p == pytest.approx(2 / 2**7)
+    assert main(["report", str(study), "--output", str(tmp_path / "r.md")]) == 0
+    section = (tmp_path / "r.md").read_text().partition("## Over all tasks")[2]
+    assert "| exact p |" in section
+    assert "0.016" in section
+
+
 def test_the_margin_of_a_study_decides_about_the_average_over_tasks_too(tmp_path):
     study = write_stages(tmp_path / "s")
     record = StudyRecord.read(study)
