@@ -1,15 +1,11 @@
 """Groups of finished runs that differ only in their seed: the arms of studies, and other runs by their settings."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bert_lightning.errors import InputError
-from bert_lightning.runs.record import FINISHED
-from bert_lightning.studies.comparison import Run, group_runs, read_run
-from bert_lightning.studies.record import RecordedRun, StudyRecord
-from bert_lightning.studies.run_folders import run_folders
+from bert_lightning.studies.comparison import Run, group_runs
+from bert_lightning.studies.found_runs import FoundRun, FoundStudy, find_runs, is_done
 
 
 @dataclass(frozen=True)
@@ -40,25 +36,12 @@ def seed_groups(paths: Sequence[Path]) -> tuple[list[SeedGroup], list[str]]:
         paths: run directories, folders that hold some, and studies. Trials of searches are left out.
 
     Raises:
-        InputError: a path does not exist, or a study's record is damaged.
+        InputError: a path does not exist or leads to no run, or a study's record is damaged.
     """
-    groups: list[SeedGroup] = []
+    found = find_runs(paths)
     notes: list[str] = []
-    loose: dict[Path, None] = {}
-    seen: set[str] = set()
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"{path} is a file: name its folder" if path.exists() else f"{path} does not exist")
-        for folder in run_folders(path, notes):
-            real = os.path.realpath(folder)
-            if real in seen:
-                continue
-            seen.add(real)
-            if StudyRecord.exists(folder):
-                groups += _of_study(folder, StudyRecord.read(folder), notes)
-            else:
-                loose[folder] = None
-    finished, left_out = finished_runs(loose)
+    groups = [group for study in found.studies for group in _of_study(study, notes)]
+    finished, left_out = finished_runs(found.runs)
     for group in group_runs(finished):
         runs, repeated = by_seed(group.runs)
         groups.append(SeedGroup(str(group.label), runs))
@@ -66,14 +49,16 @@ def seed_groups(paths: Sequence[Path]) -> tuple[list[SeedGroup], list[str]]:
     return groups, [*notes, *left_out]
 
 
-def _of_study(folder: Path, record: StudyRecord, notes: list[str]) -> list[SeedGroup]:
-    arms: dict[tuple[str, str], list[RecordedRun]] = {}
-    for run in record.runs:
-        if run.trial is None:
-            arms.setdefault((run.stage, run.arm), []).append(run)
+def _of_study(study: FoundStudy, notes: list[str]) -> list[SeedGroup]:
+    record = study.record
+    arms: dict[tuple[str, str], list[FoundRun]] = {}
+    for run in study.runs:
+        assert run.recorded is not None, "the record of the study names it"
+        if run.recorded.trial is None:
+            arms.setdefault((run.recorded.stage, run.recorded.arm), []).append(run)
     groups = []
-    for (stage, arm), recorded in arms.items():
-        finished, left_out = finished_runs(folder / run.directory for run in recorded)
+    for (stage, arm), of_arm in arms.items():
+        finished, left_out = finished_runs(of_arm)
         runs, repeated = by_seed(finished)
         notes += [*left_out, *repeated]
         label = f"{stage}/{arm}" if len(record.stages) > 1 else arm
@@ -81,23 +66,19 @@ def _of_study(folder: Path, record: StudyRecord, notes: list[str]) -> list[SeedG
         table, row = (arm, stage) if stage in compare.stages else (stage, arm)
         if runs:
             is_baseline = row == compare.baseline
-            groups.append(SeedGroup(label, runs, compare.metric, is_baseline, (str(folder), table)))
+            groups.append(SeedGroup(label, runs, compare.metric, is_baseline, (str(study.directory), table)))
     return groups
 
 
-def finished_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """Read the runs that have finished, and return a sentence about each of the others."""
+def finished_runs(found: Iterable[FoundRun]) -> tuple[list[Run], list[str]]:
+    """Return the runs that have finished, and a sentence about each of the others."""
     finished, notes = [], []
-    for folder in folders:
-        try:
-            run = read_run(folder)
-        except InputError as error:
-            notes.append(f"{folder} is left out: {error}.")
-            continue
-        if run.manifest.get("ended") == FINISHED:
-            finished.append(run)
+    for each in found:
+        if each.run is not None and is_done(each):
+            finished.append(each.run)
         else:
-            notes.append(f"{folder} is left out: it has not finished.")
+            reason = f" ({each.message})" if each.message else ""
+            notes.append(f"{each.directory.path} is left out: its state is {each.state}{reason}.")
     return finished, notes
 
 

@@ -9,6 +9,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.comparison import Run, group_runs, read_run
+from bert_lightning.studies.found_runs import found_run
 from bert_lightning.studies.record import RecordedRun, StudyRecord
 from bert_lightning.studies.run_folders import run_folders
 from bert_lightning.studies.seed_groups import by_seed, finished_runs
@@ -100,7 +101,7 @@ def _of_arm(path: Path, folder: Path, name: str, record: StudyRecord) -> Side:
 
 def _side(path: Path, folders: list[Path]) -> Side:
     """Read the runs of one arm. A note names each run that is left out: unfinished, or a repeated seed."""
-    finished, notes = finished_runs(folders)
+    finished, notes = finished_runs(found_run(RunDirectory(folder)) for folder in folders)
     if not finished:
         raise InputError(f"{path}: no run has finished")
     groups = group_runs(finished)

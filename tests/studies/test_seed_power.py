@@ -159,7 +159,7 @@ def test_runs_that_do_not_count_are_named(tmp_path, capsys):
     nan = make_run(tmp_path / "nan", rows=[row(1, 1, val_accuracy=None)], config={"seed_everything": 8, "rate": 0.1})
     assert main(["power", str(tmp_path), "--difference", "0.02"]) == 0
     out = capsys.readouterr().out
-    assert f"{tmp_path / 'failed'} is left out: it has not finished." in out
+    assert f"{tmp_path / 'failed'} is left out: its state is failed." in out
     assert f"{tmp_path / 'damaged'} is left out:" in out
     assert ": 5 seeds." in out
     assert nan.is_dir()
@@ -189,7 +189,7 @@ def test_paths_without_two_seeds_are_one_message(tmp_path, capsys):
     arm(tmp_path / "single", {1: 0.5}, 0.1)
     for name, message in (
         ("missing", "does not exist"),
-        ("empty", "no run has finished"),
+        ("empty", "holds neither a run directory nor a study.json"),
         ("single", "no arm has two"),
     ):
         assert main(["power", str(tmp_path / name), "--difference", "1"]) == 2
