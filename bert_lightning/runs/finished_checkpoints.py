@@ -7,7 +7,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.errors import WorkError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
-from bert_lightning.training.checkpointing import keep_weights_alone
+from bert_lightning.training.checkpoint_folder import keep_weights_alone
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from bert_lightning.runs.resuming import MAY_CHANGE, ResumePoint
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Task
 from bert_lightning.training import metrics_file
-from bert_lightning.training.checkpointing import set_aside
+from bert_lightning.training.checkpoint_folder import set_aside
 from bert_lightning.training.signals import StoppedBySignal
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.task import Task
-from bert_lightning.training.checkpointing import newest_valid
+from bert_lightning.training.checkpoint_folder import newest_valid
 
 log = logging.getLogger(__name__)
 

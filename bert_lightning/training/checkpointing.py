@@ -1,9 +1,6 @@
-"""Checkpoints of a run: atomic writing, verified reading, and the search for the newest valid one."""
+"""Checkpoints of a run: when they are written, atomically and with a checksum, and which are kept."""
 
-import logging
 import math
-import os
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,28 +13,20 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch.utils._pytree import tree_map_only
 
-from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import checksum_path, link_atomically, write_with_checksum
+from bert_lightning.checkpoints.files import link_atomically, write_with_checksum
 from bert_lightning.checkpoints.native import (
     BEST,
     LAST,
-    damage,
-    has_training_state,
     load_native,
     step_checkpoints,
     step_in_name,
     step_name,
-    without_training_state,
 )
 from bert_lightning.checkpoints.shards import remove
 from bert_lightning.checks import require_at_least
 from bert_lightning.errors import WorkError
 from bert_lightning.training.background import Background
 from bert_lightning.training.guarded import OwnPartError
-from bert_lightning.wording import count
-
-log = logging.getLogger(__name__)
-SET_ASIDE = "set-aside"
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,12 @@ def _one_message(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint with its checksum, complete or not at all.
+
+    Raises:
+        WorkError: it cannot be written.
+    """
     with _one_message(path):
         if path.is_dir():
             remove(path)
@@ -132,13 +126,13 @@ class VerifiedCheckpointIO(CheckpointIO):
             WorkError: the file cannot be written, or the thread could not write an earlier one.
         """
         if self._background is None:
-            return _write(checkpoint, Path(path))
+            return write_checkpoint(checkpoint, Path(path))
         self._background.wait()
         copy = {
             name: entry if name in (storage_options or ()) else tree_map_only(torch.Tensor, _copied, entry)
             for name, entry in checkpoint.items()
         }
-        return self._background.do(lambda: _write(copy, Path(path)))
+        return self._background.do(lambda: write_checkpoint(copy, Path(path)))
 
     def do_after_writes(self, work: Callable[[], object]) -> None:
         """Do `work` after all earlier writes."""
@@ -347,79 +341,3 @@ class Checkpointing(Checkpoint):
         name = step_name(self.best_step or 0)
         if self._writes and (self.folder / name).exists():
             link_atomically(self.folder / BEST, name)
-
-
-def keep_weights_alone(folder: Path, settings: CheckpointSettings) -> None:
-    """Reduce the checkpoints of a finished run to their weights, and remove those that no link and no setting names.
-
-    Everything is verified before anything is changed. Each file is replaced atomically under its name, so this may be
-    called again after a kill. A folder with shards, or whose links a copy has turned into files, stays as it is.
-
-    Raises:
-        CheckpointError: a checkpoint is damaged.
-        WorkError: one cannot be written.
-    """
-    links = [link for link in (folder / LAST, folder / BEST) if link.is_symlink()]
-    steps = step_checkpoints(folder)
-    if folder / LAST not in links or any(path.is_dir() for path in steps):
-        return
-    named, interval = {link.resolve().name for link in links}, settings.keep_every_n_steps
-    kept = [path for path in steps if path.name in named or (interval and step_in_name(path) % interval == 0)]
-    whole = [path for path in kept if has_training_state(path)]
-    for path in whole:
-        if fault := damage(path):
-            raise CheckpointError(f"{path} {fault}")
-    _remove_half_written(folder)
-    for path in whole:
-        _write(without_training_state(load_native(path)), path)
-    for path in steps:
-        if path not in kept:
-            remove(path)
-
-
-def newest_valid(folder: Path) -> Path | None:
-    """Return the newest undamaged checkpoint, or None if there are no checkpoints; warn about damaged ones.
-
-    Raises:
-        CheckpointError: there are checkpoints, but all are damaged.
-    """
-    candidates = step_checkpoints(folder)
-    for path in candidates:
-        fault = damage(path)
-        if fault is None:
-            return path
-        log.warning("%s %s; trying the previous one", path, fault)
-    if candidates:
-        raise CheckpointError(f"{folder}: damaged: {count(len(candidates), 'checkpoint')}, and there is no other")
-    return None
-
-
-def _remove_half_written(folder: Path) -> None:
-    """Remove what killed processes left. A kill may also have interrupted a removal from `set-aside/`."""
-    for path in (*folder.glob(".*.tmp"), *folder.glob(f"{SET_ASIDE}/.*.tmp")):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def set_aside(folder: Path, step: int) -> None:
-    """Move the checkpoints after `step` to `set-aside/`, because a run that resumes from `step` will write its own.
-
-    Also remove the files that killed processes left: half-written ones, and checksums without their file.
-    """
-    _remove_half_written(folder)
-    for path in folder.glob("step-*.sha256"):
-        if not path.with_suffix("").exists():
-            path.unlink()
-    for path in step_checkpoints(folder):
-        if path.name > step_name(step):
-            (folder / SET_ASIDE).mkdir(exist_ok=True)
-            target = folder / SET_ASIDE / path.name
-            if target.exists():
-                remove(target)
-            os.replace(path, target)
-            if checksum_path(path).exists():
-                os.replace(checksum_path(path), checksum_path(target))
-    for link in (folder / BEST, folder / LAST):
-        if link.is_symlink() and not link.exists():
-            link.unlink()
-    if (folder / step_name(step)).exists():
-        link_atomically(folder / LAST, step_name(step))

@@ -9,7 +9,8 @@ import torch
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import damage, load_native, step_name, step_of
 from bert_lightning.checkpoints.shards import MANIFEST, TensorSlice, shard_name, write_shards
-from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
+from bert_lightning.training.checkpoint_folder import newest_valid, set_aside
+from bert_lightning.training.checkpointing import VerifiedCheckpointIO
 from tests.support.hostile import Evil
 
 

@@ -17,7 +17,8 @@ from bert_lightning.checkpoints.native import damage, step_checkpoints, step_nam
 from bert_lightning.checkpoints.shards import TensorSlice, write_shards
 from bert_lightning.errors import WorkError
 from bert_lightning.training import metrics_file
-from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
+from bert_lightning.training.checkpoint_folder import newest_valid, set_aside
+from bert_lightning.training.checkpointing import VerifiedCheckpointIO
 
 FORK = multiprocessing.get_context("fork")
 

@@ -15,7 +15,8 @@ from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
 from bert_lightning.runs.trainer import build_trainer
-from bert_lightning.training import checkpointing
+from bert_lightning.training import checkpoint_folder
+from bert_lightning.training.checkpointing import CheckpointSettings
 from tests.support.methods import maker
 from tests.support.task_data import tiny_classification
 
@@ -125,9 +126,9 @@ def test_the_command_given_again_reduces_a_run_whose_reduction_was_killed(fit, m
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", killed)
-        settings = checkpointing.CheckpointSettings(keep_every_n_steps=1)
+        settings = CheckpointSettings(keep_every_n_steps=1)
         with pytest.raises(KeyboardInterrupt):
-            checkpointing.keep_weights_alone(run / "checkpoints", settings)
+            checkpoint_folder.keep_weights_alone(run / "checkpoints", settings)
     assert len(replaced) == (moment != "before the file")
     assert all(damage(run / "checkpoints" / name) is None for name in steps(run))
     fit("run", ALONE, "--checkpoint.keep_every_n_steps=1")
@@ -176,7 +177,7 @@ def test_shards_are_not_reduced(fit, values):
     run = fit("run")
     (run / "checkpoints/step-000000009.ckpt").mkdir()
     before = {path: path.is_dir() or path.read_bytes() for path in (run / "checkpoints").iterdir()}
-    checkpointing.keep_weights_alone(run / "checkpoints", checkpointing.CheckpointSettings())
+    checkpoint_folder.keep_weights_alone(run / "checkpoints", CheckpointSettings())
     assert {path: path.is_dir() or path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
     options = [ALONE, "--checkpoint.sharded=true", "--trainer.strategy=fsdp"]
     with pytest.raises(InputError, match=r"keep_training_state must be true with checkpoint\.sharded"):

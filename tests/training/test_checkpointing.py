@@ -13,12 +13,8 @@ from bert_lightning.checkpoints.native import BEST, LAST, find_native, load_nati
 from bert_lightning.checkpoints.shards import write_shards
 from bert_lightning.errors import WorkError
 from bert_lightning.training import checkpointing
-from bert_lightning.training.checkpointing import (
-    Checkpointing,
-    CheckpointSettings,
-    VerifiedCheckpointIO,
-    newest_valid,
-)
+from bert_lightning.training.checkpoint_folder import newest_valid
+from bert_lightning.training.checkpointing import Checkpointing, CheckpointSettings, VerifiedCheckpointIO
 from tests.support.hostile import Evil
 
 
