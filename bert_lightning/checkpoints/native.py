@@ -31,7 +31,9 @@ BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
 # Lightning's entries besides the weights; all others are the state of the training.
 _DESCRIBING = ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")
-# Modules that only training needs: projections of distillation, and SMART's momentum weights.
+TRAINING_MODULES = "training_modules"
+"""Key of the entry that lists the modules which only training needs."""
+# Those of checkpoints that do not list them: projections of distillation, and SMART's momentum weights.
 _TRAINING_MODULES = ("beside_model.", "momentum_weights.")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # In bytes. Every checkpoint is larger, so a smaller file may be the text of a link.
@@ -183,8 +185,14 @@ def without_training_state(content: dict[str, Any]) -> dict[str, Any]:
     The state of optimisers, random numbers and data is left out, and so are modules that only training needs.
     """
     kept = {name: content[name] for name in (*_DESCRIBING, ENTRY) if name in content}
-    weights = {name: each for name, each in content["state_dict"].items() if not name.startswith(_TRAINING_MODULES)}
-    return {**kept, "state_dict": weights}
+    if "state_dict" in content:
+        entry = content.get(ENTRY)
+        own = entry.get(TRAINING_MODULES, ()) if isinstance(entry, dict) else ()
+        prefixes = (*_TRAINING_MODULES, *(f"{name}." for name in own))
+        kept["state_dict"] = {
+            name: each for name, each in content["state_dict"].items() if not name.startswith(prefixes)
+        }
+    return kept
 
 
 def _is_of_others(path: Path) -> bool:

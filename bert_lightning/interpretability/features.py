@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.config.extensions import allowed_names
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.errors import InputError
@@ -84,8 +85,7 @@ class FeatureExtractor:
             CheckpointError: there is no readable checkpoint at the path.
         """
         read = read_checkpoint(checkpoint, base)
-        allowed = [allow_modules] if isinstance(allow_modules, str) else allow_modules
-        import_code_of(read, allowed, needs_task=False)
+        import_code_of(read, allowed_names(allow_modules), needs_task=False)
         return cls(read, device, precision)
 
     def with_random_weights(self, seed: int) -> Self:

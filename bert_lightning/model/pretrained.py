@@ -79,6 +79,7 @@ class PretrainedModel(nn.Module):
         provenance: the origin of the checkpoint, for the model card of the saved model.
         loading_report: the differences between checkpoint and model; None if there was no checkpoint.
         tuning: what trains in the encoder, and what was added to it (`model/tuning`).
+        added_parameters: the names of the parameters that the tuning added.
     """
 
     architecture: ClassVar[str]
@@ -95,6 +96,7 @@ class PretrainedModel(nn.Module):
         self.provenance: Provenance | None = None
         self.loading_report: LoadingReport | None = None
         self.tuning: Tuning = Full()
+        self.added_parameters: frozenset[str] = frozenset()
 
     @classmethod
     def from_pretrained(

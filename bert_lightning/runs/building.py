@@ -36,7 +36,7 @@ from bert_lightning.runs.starting_point import (
     tuning_name,
     with_vocabulary_of,
 )
-from bert_lightning.runs.teacher import distillation_of
+from bert_lightning.runs.teacher import distillation_of, head_is_untrained
 from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
@@ -126,7 +126,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         return Setup(data, task, notes)
     if given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
-    add_penalty(experiment, task, model, start, previous)
+    add_penalty(experiment, task, model, (given, start), previous)
     distillation = distillation_of(experiment, task, data, num_segments, arguments, labelled.for_student)
     with_memory = memory_of(experiment, task, previous, sequence)
     if with_memory is not None and distillation.losses is not None:
@@ -138,6 +138,11 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     losses = with_masked_words(experiment, task, losses)
     task.step_method = compose(task, experiment.step_method, experiment.adversarial, losses)
     _check_loss_weights(experiment, task)
+    if head_is_untrained(experiment, task):
+        notes.append(
+            "the student learns inner states of its teacher alone: the validation scores are those of an untrained "
+            "head, so there is no best checkpoint, and the last one is the result"
+        )
     notes += [*distillation.notes, *cost_of(experiment.adversarial)]
     of_previous = previous.fingerprints if previous is not None else {}
     fingerprints = {**distillation.fingerprints, **labelled.fingerprints, **of_previous}

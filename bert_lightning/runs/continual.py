@@ -27,6 +27,7 @@ from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.few_shot import with_seed_of_split
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.wording import count
 
 # What a run keeps of its weights for the run of the next task, and its scores on all tasks.
 INFORMATION = "information.safetensors"
@@ -222,6 +223,7 @@ def replay(experiment: Experiment, data: Any, sequence: SequenceData) -> None:
         raise InputError(f"continual.{error}") from None
     earlier = sequence.sequence.earlier
     numbers = method.replayed([counts[name] for name in earlier], earlier, experiment.seed_everything, num_own)
+    _check_replayed(numbers, {name: counts[name] for name in earlier}, type(method).__name__)
     examples = [
         sequence.training_examples(name)[number]
         for name, of_task in zip(earlier, numbers, strict=True)
@@ -231,20 +233,57 @@ def replay(experiment: Experiment, data: Any, sequence: SequenceData) -> None:
         data.add_to_training(examples)
 
 
+def _check_replayed(numbers: Sequence[Sequence[int]], counts: Mapping[str, int], method: str) -> None:
+    """Check what a method replays, because a custom one may be wrong.
+
+    Raises:
+        InputError: it is not a list of numbers of examples for each earlier task.
+    """
+    if len(numbers) != len(counts):
+        raise InputError(
+            f"continual: {method}.replayed returned {count(len(numbers), 'list')}, and there are "
+            f"{count(len(counts), 'earlier task')}: it needs one list for each"
+        )
+    for (name, size), of_task in zip(counts.items(), numbers, strict=True):
+        for number in of_task:
+            if not 0 <= number < size:
+                raise InputError(
+                    f"continual: {method}.replayed returned the number {number} for {name}, which has "
+                    f"{count(size, 'training example')}, numbered from 0"
+                )
+
+
 def add_penalty(
-    experiment: Experiment, task: Task, model: PretrainedModel, start: Checkpoint | None, previous: Previous | None
+    experiment: Experiment,
+    task: Task,
+    model: PretrainedModel,
+    starts: tuple[Checkpoint | None, Checkpoint | None],
+    previous: Previous | None,
 ) -> None:
     """Give a task the penalty of its method, if it has one.
+
+    Args:
+        experiment: the settings.
+        task: the task that is trained.
+        model: its model, filled with its first weights.
+        starts: the checkpoint that the settings name, and the same with the vocabulary and head of this run.
+        previous: the run of the task before.
 
     Raises:
         InputError: the method is not defined for the task, or the weights that train are not those of the run before.
     """
-    method = experiment.continual
+    method, (given, start) = experiment.continual, starts
+    of_given = given.provenance.digest if given is not None and given.provenance is not None else None
+    if method.keeps_information and previous is not None and of_given != previous.fingerprints["previous"]:
+        raise InputError(
+            f"continual holds the weights of the run before, {previous.path}, but the training starts from "
+            f"{given.path if given is not None else 'random weights'}: set model.pretrained to that run"
+        )
     tensors = start.tensors if start is not None and experiment.model.weights == "pretrained" else {}
     if isinstance(method, L2SP) and method.alpha and not tensors and experiment.sequence is None:
         raise InputError(
-            "continual.alpha draws the weights to those of a checkpoint, but they begin with random values: set "
-            "model.pretrained, or continual.alpha to 0"
+            "continual.alpha draws the weights to those of a checkpoint, but they begin with random values: name a "
+            "checkpoint in model.pretrained, without model.weights random, or set continual.alpha to 0"
         )
     information = previous.information if previous is not None else None
     try:

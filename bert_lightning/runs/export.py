@@ -17,6 +17,7 @@ from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import SERIALIZED
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, write_vocabulary
+from bert_lightning.config.extensions import allowed_names
 from bert_lightning.config.layers import override_layer
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.model.architectures import model_of
@@ -104,7 +105,7 @@ def export(
     if form == ONNX and missing:
         raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'bert_lightning[onnx]'")
     checkpoint = read_checkpoint(source, base)
-    import_code_of(checkpoint, allow_modules, needs_task=False)
+    import_code_of(checkpoint, allowed_names(allow_modules), needs_task=False)
     _check_merge(source, form, checkpoint, merge)
     model = model_of(checkpoint)
     lines = [str(model.loading_report)] if model.loading_report else []

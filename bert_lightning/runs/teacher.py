@@ -29,12 +29,16 @@ from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.distributions import described
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.step import loss_weights
 from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.wording import count
 
 # Values of a checkpoint that decide what its outputs mean.
 _MEANINGS = ("labels", "problem_type", "objective", "no_answer")
+# Beginnings of the names of losses that do not teach a head what its outputs should be: on inner states, if no logits
+# are compared, and on the difference of the student's own predictions.
+_NOT_OF_HEADS = ("distillation_", "r_drop_", "smart_", "proximal_")
 
 
 class Distillation(NamedTuple):
@@ -48,6 +52,23 @@ class Distillation(NamedTuple):
     """for the user"""
     fingerprints: Mapping[str, str] = MappingProxyType({})
     """entries of the manifest that identify several teachers: name -> SHA-256"""
+
+
+def head_is_untrained(experiment: Experiment, task: Task) -> bool:
+    """Return whether a student with a new head learns nothing but the inner states of its teacher.
+
+    Its scores then say nothing. The task must have its step method.
+    """
+    settings, report = experiment.distillation, task.model.loading_report
+    if settings is None or settings.alpha or task.optimization is None:
+        return False
+    weights = zip(task.step_method.loss_names, loss_weights(task, task.optimization), strict=False)
+    learned = [name.removeprefix("adversarial_") for name, weight in weights if weight]
+    if not all(name.startswith(_NOT_OF_HEADS) for name in learned):
+        return False
+    encoder = {id(parameter) for parameter in task.model.backbone.parameters()}
+    head = {name for name, parameter in task.model.named_parameters() if id(parameter) not in encoder}
+    return report is None or bool(head & {*report.missing})
 
 
 def distillation_of(
@@ -90,7 +111,7 @@ def distillation_of(
     terms = _terms(experiment, settings, checkpoint, student)
     cache = _cache(experiment, settings, checkpoint, teacher, data)
     losses = DistilledLosses(student, teacher, settings, terms, cache)
-    return Distillation(losses, checkpoint.provenance, _notes(settings, student, cache, data))
+    return Distillation(losses, checkpoint.provenance, _notes(student, cache, data))
 
 
 def _ensemble(
@@ -119,10 +140,20 @@ def _ensemble(
         is_pair=student.settings.is_pair,
         modules=experiment.modules,
     )
+    calibrated = [name for name, task in zip(settings.teachers, tasks, strict=True) if _is_calibrated(task)]
+    if calibrated and _is_calibrated(student):
+        raise InputError(
+            f"data.calibration would be applied twice: the teacher {calibrated[0]} is calibrated, and the student "
+            "learns what it says: leave data.calibration out"
+        )
     assert isinstance(data, FineTuningDataModule)
     mean = EnsembleLogits(tasks, student.labels, data.splits["train"], shares, known)
     losses = DistilledLosses(student, tasks[0], settings, None, mean)
     return Distillation(losses, None, [], {f"teacher {name}": digest for name, digest in digests.items()})
+
+
+def _is_calibrated(task: Task) -> bool:
+    return getattr(task.settings, "calibration", None) is not None
 
 
 def _check_student(settings: DistillationSettings, student: Task) -> None:
@@ -245,21 +276,16 @@ def _cache(
     assert isinstance(data, FineTuningDataModule)
     assert isinstance(teacher, Task), "the settings refuse a cache without logits"
     digest = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
-    meaning = json.dumps(teacher.task_settings, sort_keys=True, default=str)
+    # Class weights change the losses of the student, and not what the teacher computes.
+    settings_of = {name: value for name, value in teacher.task_settings.items() if name != "class_weights"}
+    meaning = json.dumps(settings_of, sort_keys=True, default=str)
     split = data.splits["train"]
     return LogitCache(Path(settings.cache), split, f"{digest}\n{meaning}", experiment.trainer.precision)
 
 
-def _notes(
-    settings: DistillationSettings, student: Task, cache: LogitCache | None, data: StepDataModule
-) -> list[str]:
+def _notes(student: Task, cache: LogitCache | None, data: StepDataModule) -> list[str]:
     number = sum(parameter.numel() for parameter in student.beside_model.parameters())
     notes = [f"{number:,} parameters of projections train beside the model"] if number else []
-    if settings.learns_inner_states_alone:
-        notes.append(
-            "the student learns inner states alone: the validation scores are those of an untrained head, so there "
-            "is no best checkpoint, and the last one is the result"
-        )
     if cache is not None:
         sequences = count(data.num_training_samples, "sequence")
         verb = "are read from" if cache.path.exists() else f"are computed at the first step, for {sequences}, into"

@@ -25,6 +25,7 @@ from bert_lightning.distributed.replicated import ReplicatedStrategy
 from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
 from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
+from bert_lightning.runs.teacher import head_is_untrained
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
@@ -228,18 +229,22 @@ def training_callbacks(
 def _monitor_of(experiment: Experiment, task: Task) -> str | None:
     """Return the metric that decides which checkpoint is the best; None if no metric tells.
 
-    Validation scores the head. If a student learns inner states alone, its head stays as it was drawn.
+    Validation scores the head, which learns nothing if a student learns inner states alone.
 
     Raises:
         InputError: `checkpoint.monitor` or `early_stopping.patience` cannot be used.
     """
-    monitor, distillation = experiment.checkpoint.monitor, experiment.distillation
-    if distillation is not None and distillation.learns_inner_states_alone:
-        set_keys = {"checkpoint.monitor": monitor, "early_stopping.patience": experiment.early_stopping.patience}
-        for key in (key for key, value in set_keys.items() if value is not None):
+    monitor = experiment.checkpoint.monitor
+    if head_is_untrained(experiment, task):
+        used = {
+            "checkpoint.monitor": monitor,
+            "checkpoint.mode": experiment.checkpoint.mode,
+            "early_stopping.patience": experiment.early_stopping.patience,
+        }
+        for key in (key for key, value in used.items() if value is not None):
             raise InputError(
-                f"{key} cannot be used with distillation.alpha 0 and distillation.labels 0: the student learns inner "
-                "states alone, so the scores are those of an untrained head"
+                f"{key} cannot be used here: the student learns inner states of its teacher alone, so the scores are "
+                "those of an untrained head"
             )
         return None
     known = [f"val/{name}" for name in task.validation_metrics]

@@ -94,7 +94,9 @@ def _report(predictions: Path, name: str) -> dict[str, Any]:
     """Return the values of a report; none if the split has no gold labels."""
     path = predictions / name / REPORT_VALUES
     with _undamaged(path):
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(values, dict):
+            raise ValueError("a JSON object is expected")
     return values
 
 

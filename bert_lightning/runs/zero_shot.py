@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checks import nearest
+from bert_lightning.config.extensions import allowed_names
 from bert_lightning.data.loading.encoding import text_batch
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.data.reading.values import as_text
@@ -302,7 +303,7 @@ def zero_shot(
     share_out_cores(1)
     prepare_gpu()
     checkpoint = read_checkpoint(path, base)
-    import_code_of(checkpoint, [allow_modules] if isinstance(allow_modules, str) else allow_modules, needs_task=False)
+    import_code_of(checkpoint, allowed_names(allow_modules), needs_task=False)
     tokenizer = checkpoint_tokenizer(checkpoint)
     if tokenizer is None:
         raise InputError(f"{path} has no vocabulary, so it cannot read texts")

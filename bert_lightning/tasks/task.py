@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Base
-from bert_lightning.checkpoints.native import ENTRY
+from bert_lightning.checkpoints.native import ENTRY, TRAINING_MODULES
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.distributed.collectives import data_rank
 from bert_lightning.distributed.sharded import gather, shard, shard_layers
@@ -397,6 +397,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
 
     def checkpoint_entry(self) -> dict[str, object]:
         """Return the plain values that make a checkpoint usable without its run."""
+        modules = [name for part in self.step_parts for name in part.modules]
         return {
             "task": self.name,
             **({} if self.module is None else {"module": self.module}),
@@ -405,4 +406,5 @@ class Task(LoggedTask, PredictedLosses, Inference):
             "task_settings": {**described_head(self.model), **self.task_settings},
             "optimizer": self.optimization.optimizer_name if self.optimization is not None else None,
             **({} if self.base is None else {"base": asdict(self.base)}),
+            **({TRAINING_MODULES: modules} if modules else {}),
         }

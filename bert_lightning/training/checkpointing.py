@@ -337,6 +337,11 @@ class Checkpointing(Checkpoint):
 
         The link is outdated if the run was killed after it wrote the checkpoint and before it moved the link.
         """
+        if self.monitor is None:
+            # An earlier version chose one by scores that say nothing.
+            if self._writes and (self.folder / BEST).is_symlink():
+                (self.folder / BEST).unlink()
+            return
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
         name = step_name(self.best_step or 0)
         if self._writes and (self.folder / name).exists():

@@ -299,10 +299,36 @@ def test_a_student_of_inner_states_alone_has_no_best_checkpoint(experiments, tea
     assert any("the last one is the result" in note for note in build(make(*options), None).notes)
 
 
-@pytest.mark.parametrize("key", ["checkpoint.monitor=val/loss", "early_stopping.patience=2"])
+def test_weights_of_losses_decide_too_whether_a_head_learns(make, teacher, tmp_path):
+    options = [teacher, "--distillation.alpha=0", *INNER["hidden"], "--loss_weights={task_loss: 0}"]
+    train(make(*options), tmp_path)
+    assert not (tmp_path / "best.ckpt").is_symlink()
+
+
+def test_a_student_that_has_a_trained_head_is_judged_by_its_scores(experiments, teacher, tmp_path):
+    values = experiments[TEXTS]
+    train(maker(values)("--trainer.max_steps=1"), tmp_path / "base")
+    experiment = maker({**values, "model": {"pretrained": str(tmp_path / "base/last.ckpt")}})(teacher, *INNER_ALONE)
+    setup = build(experiment, start_checkpoint(experiment.model))
+    callbacks = training_callbacks(experiment, setup.task, tmp_path, 2, validates=True)
+    assert callbacks[-1].monitor == "val/accuracy"
+    assert not any("untrained head" in note for note in setup.notes)
+
+
+def test_a_calibrated_student_of_a_calibrated_teacher_is_refused(experiments, tmp_path):
+    make = maker(experiments["cloze"])
+    calibrated = '--data.calibration=["[MASK]"]'
+    train(make(calibrated, "--trainer.max_steps=1"), tmp_path)
+    options = [f"--distillation.teachers.one={tmp_path / 'last.ckpt'}"]
+    with pytest.raises(InputError, match=r"data\.calibration would be applied twice: the teacher one is calibrated"):
+        build(make(calibrated, *options), None)
+    build(make(*options), None)
+
+
+@pytest.mark.parametrize("key", ["checkpoint.monitor=val/loss", "checkpoint.mode=min", "early_stopping.patience=2"])
 def test_a_student_of_inner_states_alone_cannot_be_judged_by_scores(make, teacher, key, tmp_path):
-    with pytest.raises(InputError, match=f"{key.partition('=')[0]} cannot be used with distillation.alpha 0 and"):
-        train(make(teacher, *INNER_ALONE, f"--{key}", "--checkpoint.mode=min"), tmp_path)
+    with pytest.raises(InputError, match=f"{key.partition('=')[0]} cannot be used here: the student learns inner"):
+        train(make(teacher, *INNER_ALONE, f"--{key}"), tmp_path)
 
 
 def test_pre_training_has_no_cache_because_masks_change(experiments, teachers, tmp_path):

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
-import wandb
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.lock import DirectoryLock

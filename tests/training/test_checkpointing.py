@@ -243,3 +243,13 @@ def test_settings_of_checkpoints_count_from_one(change):
     [name] = change
     with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
         CheckpointSettings(**change)
+
+
+def test_a_resume_without_a_metric_that_tells_forgets_the_best_of_an_earlier_version(tmp_path):
+    save(tmp_path, 5)
+    (tmp_path / BEST).symlink_to(step_name(5))
+    checkpointing = Checkpointing(tmp_path, CheckpointSettings(), None, "max", 1)
+    checkpointing._writes = True
+    checkpointing.load_state_dict({"best_score": 0.5, "best_step": 5})
+    assert checkpointing.state_dict() == {"best_score": None, "best_step": None}
+    assert not (tmp_path / BEST).is_symlink()

@@ -49,11 +49,16 @@ class EWC(ContinualMethod):
             raise ValueError("decay does nothing without continual.online")
 
     def check_task(self, task: Task) -> None:
-        """Check that labels can be drawn from the predictions of a task, if they are.
+        """Check that the next task can hold what trains, and that labels can be drawn from predictions, if they are.
 
         Raises:
-            ValueError: they cannot.
+            ValueError: one of them cannot be.
         """
+        if self.strength and (added := sorted(task.model.added_parameters)):
+            raise ValueError(
+                f"name is ewc, but the tuning adds parameters, such as {added[0]}. They begin anew in each task, so "
+                "they cannot be held where the task before left them: choose a tuning that adds none"
+            )
         if self.labels == "model" and not task.distribution_names:
             raise ValueError(f"labels is model, which is not defined for {described(task)}: set it to data")
 
@@ -75,10 +80,10 @@ class EWC(ContinualMethod):
                     f"name is ewc, but the run before has no Fisher information of {name}: it must train the same "
                     "parameters (tuning, freeze), and a tuning that adds parameters cannot be held"
                 )
-            if start.prefix + name not in start.tensors:
+            if not start.gave(name, parameter.detach()):
                 raise ValueError(
                     f"name is ewc, but {name} begins with new values, so it cannot be held where the run before left "
-                    "it: start from that run, and choose a tuning that adds no parameters"
+                    "it: start from that run, and reinitialise nothing"
                 )
             anchors[name] = Anchor(start.information[_CENTRE + start.prefix + name], self.strength * fisher)
         return QuadraticPenalty(start.model, anchors)

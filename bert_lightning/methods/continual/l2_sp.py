@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from bert_lightning.checks import require_at_least
 from bert_lightning.methods.continual.method import ContinualMethod, Start
 from bert_lightning.methods.continual.penalty import Anchor, QuadraticPenalty
 from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.model.tuning import Full
 from bert_lightning.tasks.penalty import Penalty
 
 
@@ -42,21 +39,17 @@ class L2SP(ContinualMethod):
         for name, parameter in start.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            given = start.tensors.get(start.prefix + name)
             values = parameter.detach()
-            known = given is not None and given.shape == values.shape and torch.equal(given.to(values.dtype), values)
-            known = known or name in added
+            known = start.gave(name, values) or name in added
             strength = self.alpha if known else self.beta
             if strength:
                 anchors[name] = Anchor(values.clone() if known else None, strength)
         return QuadraticPenalty(start.model, anchors) if anchors else None
 
 
-def _added_by_tuning(start: Start) -> set[str]:
+def _added_by_tuning(start: Start) -> frozenset[str]:
     """Return the names of the parameters of a tuning whose first values leave the encoder as it is."""
     model = start.model
-    if not isinstance(model, PretrainedModel) or type(model.tuning) is Full or not model.tuning.begins_as_base:
-        return set()
-    encoder = {id(parameter) for parameter in model.backbone.parameters()}
-    names = {name for name, parameter in model.named_parameters() if id(parameter) in encoder}
-    return {name for name in names if start.prefix + name not in start.tensors}
+    if not isinstance(model, PretrainedModel) or not model.tuning.begins_as_base:
+        return frozenset()
+    return model.added_parameters

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from bert_lightning.data.loading.batching import Batch
@@ -27,6 +28,11 @@ class Start:
     prefix: str
     tensors: Mapping[str, Tensor]
     information: Mapping[str, Tensor] | None = None
+
+    def gave(self, name: str, values: Tensor) -> bool:
+        """Return whether a parameter of the model has the values of the checkpoint."""
+        given = self.tensors.get(self.prefix + name)
+        return given is not None and given.shape == values.shape and torch.equal(given.to(values.dtype), values)
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class ContinualMethod:
 
     @property
     def replays(self) -> bool:
-        """Whether it trains on examples of earlier tasks."""
-        return self._overrides("replayed")
+        """Whether it needs to know the examples of earlier tasks."""
+        return self._overrides("replayed") or self._overrides("check_size")
 
     @property
     def remembers(self) -> bool:

@@ -21,6 +21,7 @@ from bert_lightning.distributed.collectives import process_rank
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
+from bert_lightning.tasks.inference import without_padding
 from bert_lightning.tasks.task import Task
 
 # Sequences that the teacher computes together. The last bits of its logits depend on this number, so it is fixed.
@@ -103,7 +104,7 @@ class LogitCache:
         """
         teacher.to(device)
         found: dict[str, list[Tensor]] = {name: [] for name in teacher.distribution_names}
-        with torch.no_grad():
+        with torch.no_grad(), without_padding(teacher):
             for batch in self._batches():
                 moved = move_data_to_device(batch, device)
                 distributions = teacher.distributions(teacher.compute(moved), moved)

@@ -120,11 +120,6 @@ class DistillationSettings:
         return self.alpha > 0 or any(True for _ in self.terms())
 
     @property
-    def learns_inner_states_alone(self) -> bool:
-        """Whether neither labels nor logits have a weight, so that the student's head does not train."""
-        return not self.alpha and not self.label_weight
-
-    @property
     def label_weight(self) -> float:
         """The factor on the loss on the labels."""
         return 1 - self.alpha if self.labels is None else self.labels

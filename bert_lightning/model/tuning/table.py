@@ -48,8 +48,10 @@ def tune(model: "PretrainedModel", tuning: Tuning, new: Collection[str] = ()) ->
     Raises:
         ValueError: the model lacks what the tuning names; the message begins with the name of the field.
     """
+    before = {name for name, _ in model.named_parameters()}
     model.backbone.requires_grad_(False)
     tuning.apply(model.backbone)
+    model.added_parameters = frozenset(name for name, _ in model.named_parameters() if name not in before)
     for name, parameter in model.named_parameters():
         if f"{model.prefix}{name}" in new:
             parameter.requires_grad_(True)

@@ -80,9 +80,19 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     def sums_of(self, computed: Computed, batch: Batch) -> Tensor:
         """Return (K,) each training sum of one micro-batch."""
 
+    def calibrated(self, computed: Computed) -> Computed:
+        """Return what scores and predictions are made of: the model's output, unless a task adjusts it.
+
+        It is called right after `compute`, on the device. Losses are of `compute` alone.
+        """
+        return computed
+
     @abstractmethod
     def outputs_of(self, computed: Computed, batch: Batch) -> list[Output]:
-        """Return one plain value for each sequence of a batch."""
+        """Return one plain value for each sequence of a batch.
+
+        The tensors may have been copied to the host, and other batches computed since. So it must not use the model.
+        """
 
     @abstractmethod
     def scores(self, split: Split, outputs: list[Output], subset: Subset) -> dict[str, float]:
@@ -136,7 +146,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
             added = torch.stack([sums.double(), counts.double()])
             self._evaluation_sums = added if self._evaluation_sums is None else self._evaluation_sums + added
         if self._split() is not None:
-            self._outputs.add(computed, batch)
+            self._outputs.add(self.calibrated(computed), batch)
 
     test_step = validation_step
 
@@ -275,6 +285,6 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
             for start in range(0, len(split.lengths), batch_size):
                 batch = split.batch(split.by_length[start : start + batch_size])
                 moved = move_data_to_device(batch, self.device)
-                outputs.add(self.compute(moved), moved)
+                outputs.add(self.calibrated(self.compute(moved)), moved)
         by_number = outputs.take()
         return [by_number[number] for number in range(len(split.lengths))]

@@ -20,7 +20,7 @@ class ClozeData(TextClassificationData):
             segment. By default `{text} It was {mask}.`, for pairs `{text:open}? {mask}, {text_pair}`.
         verbalizer: label -> the word or words that stand for it, such as {positive: great}. A label without an entry
             stands for itself.
-        calibration: texts without content, such as ["N/A", "[MASK]", ""]. In evaluation and prediction, the
+        calibration: texts without content, such as ["N/A", "[MASK]", ""]. In scores and predictions, the
             probabilities are divided by those of these texts.
         demonstrations: append a training example of each class, with its answer, to each text (LM-BFF).
         demonstration_draws: in evaluation and prediction, average the scores over this many draws of demonstrations.

@@ -12,7 +12,6 @@ from bert_lightning.data.reading.tables import Row
 from bert_lightning.model import BertConfig, BertForMaskedLM
 from bert_lightning.model.losses import ProblemType
 from bert_lightning.tasks.explained import Explained, number_of
-from bert_lightning.tasks.fine_tuning.task import Logits
 from bert_lightning.tasks.prompting.data import EncodedClozes, Shown, verbalizer_of
 from bert_lightning.tasks.prompting.explained import explained_cloze
 from bert_lightning.tasks.prompting.settings import ClozeData
@@ -104,10 +103,10 @@ class ClozeTask(TextClassificationTask):
             scores = scores.view(-1, num_draws, len(self.labels)).mean(1)
         return scores
 
-    def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
-        """Return (L,) the scores of each text, calibrated."""
+    def calibrated(self, computed: Tensor) -> Tensor:
+        """Return (B, L) the scores without what the labels get for texts without content."""
         prior = self.log_prior()
-        return super().outputs_of(computed if prior is None else computed - prior, batch)
+        return computed if prior is None else computed - prior
 
     def log_prior(self) -> Tensor | None:
         """Return (L,) the logarithms of what the labels get without content, up to a constant; None without texts."""

@@ -260,7 +260,7 @@ def test_it_trains_in_bfloat16(fit, firsts, method, precision, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ewc", "lwf"])
+@pytest.mark.parametrize("method", ["ewc", "lwf", "l2-sp"])
 def test_micro_batches_change_nothing(fit, firsts, method, tmp_path):
     options = [*named(method), *after(firsts("ewc")), *NO_DROPOUT]
     one = fit("sizes", tmp_path / "one", *options)
@@ -333,21 +333,40 @@ def test_a_run_that_is_not_of_the_task_before_is_refused(folder, data, fit, firs
     )
 
 
-def test_ewc_with_parameters_that_did_not_train_before_is_refused(folder, data, firsts, tmp_path, capsys):
-    options = [*named("ewc"), *after(firsts("ewc")), "--tuning.name=lora"]
+def test_ewc_with_parameters_that_did_not_train_before_is_refused(folder, data, fit, tmp_path, capsys):
+    options = [*named("ewc"), *after(fit("topics", tmp_path / "first", *named("ewc"), "--tuning.name=bitfit"))]
     assert fit_task(folder, "sizes", data, tmp_path / "run", *options) == 2
     assert "continual.name is ewc, but the run before has no Fisher information of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tuning", ["lora", "ia3"])
-def test_ewc_with_parameters_that_begin_anew_in_each_task_is_refused(
-    folder, data, fit, firsts, tuning, tmp_path, capsys
-):
+def test_ewc_with_parameters_that_begin_anew_in_each_task_is_refused(folder, data, firsts, tuning, tmp_path, capsys):
     # The next task merges them into the weights, and begins with others of the same names and shapes.
-    options = [*named("ewc"), f"--tuning.name={tuning}"]
+    options = [*named("ewc"), f"--tuning.name={tuning}", "--model.pretrained", firsts("none")]
+    assert fit_task(folder, "topics", data, tmp_path / "first", *options) == 2
+    assert "the tuning adds parameters, such as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.reinitialize_layers=1"], "begins with new values, so it cannot be held where the run before"),
+        (["--model.pretrained={other}"], "but the training starts from {other}"),
+    ],
+)
+def test_ewc_holds_only_what_continues_the_run_before(folder, data, fit, firsts, options, message, tmp_path, capsys):
+    other = fit("topics", tmp_path / "other", "--seed_everything=2")
+    given = [*named("ewc"), *after(firsts("ewc")), *(each.format(other=other) for each in options)]
+    assert fit_task(folder, "sizes", data, tmp_path / "run", *given) == 2
+    assert message.format(other=other) in capsys.readouterr().err
+
+
+def test_ewc_continues_a_tuning_that_adds_nothing(fit, firsts, tmp_path):
+    options = [*named("ewc"), "--tuning.name=bitfit"]
     first = fit("topics", tmp_path / "first", *options, "--model.pretrained", firsts("none"))
-    assert fit_task(folder, "sizes", data, tmp_path / "run", *options, *after(first)) == 2
-    assert "begins with new values, so it cannot be held where the run before left it" in capsys.readouterr().err
+    run = fit("sizes", tmp_path / "run", *options, *after(first))
+    values = [row["train/penalty"] for row in logged(run) if "train/penalty" in row]
+    assert values[-1] > 0
 
 
 def test_a_model_per_task_needs_the_scores_of_the_run_before(folder, data, fit, tmp_path, capsys):
@@ -376,6 +395,30 @@ class Own(ContinualMethod):
     def penalty(self, start):
         assert start.information is None or start.information["number"] == 1
         return
+
+
+@dataclass(frozen=True)
+class Beyond(ContinualMethod):
+    """A method of a user with a mistake: it replays an example that does not exist, or lists of no task."""
+
+    number: int = 48
+
+    def replayed(self, num_examples, names, seed, num_own):
+        return [[self.number] for _ in names] if self.number else []
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (48, "Beyond.replayed returned the number 48 for topics, which has 48 training examples, numbered from 0"),
+        (0, "Beyond.replayed returned 0 lists, and there are 1 earlier task: it needs one list for each"),
+    ],
+)
+def test_examples_that_do_not_exist_cannot_be_replayed(folder, data, firsts, number, message, tmp_path, capsys):
+    options = [f"--continual.class_path={__name__}.Beyond", f"--continual.init_args.number={number}"]
+    options += ["--allow-module", __name__, *after(firsts("none"))]
+    assert fit_task(folder, "sizes", data, tmp_path / "run", *options) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_method_of_ones_own_does_what_it_overrides(fit, tmp_path, capsys):

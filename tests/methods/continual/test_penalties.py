@@ -189,19 +189,21 @@ def test_l2_sp_draws_what_a_tuning_adds_to_where_the_encoder_is_that_of_the_chec
     )
     plain = BertForSequenceClassification(config, num_labels=2)
     tensors = {plain.prefix + each: values.clone() for each, values in plain.state_dict().items()}
-    tuning = TUNINGS[name]()
-    tune(plain, tuning)
+    # A checkpoint without a pooler: the new one is drawn to 0, as a new head is.
+    tensors = {each: values for each, values in tensors.items() if ".pooler." not in each}
+    tune(plain, TUNINGS[name](), [each for each, _ in plain.named_parameters() if ".pooler." in each])
     began = {each: values.detach().clone() for each, values in plain.named_parameters() if values.requires_grad}
     penalty = L2SP(alpha=0.5, beta=0).penalty(Start(plain, plain.prefix, tensors))
-    added = {each for each in began if plain.prefix + each not in tensors}
-    assert added
+    added = plain.added_parameters
+    assert added == {each for each in began if plain.prefix + each not in tensors and "encoder.pooler" not in each}
     for parameter in plain.parameters():
         parameter.grad = torch.zeros_like(parameter)
         parameter.data += 1
     penalty.add_gradients()
-    for each in added:
+    assert added
+    for each in began:
         gradient = plain.get_parameter(each).grad
-        torch.testing.assert_close(gradient, torch.full_like(gradient, 0.5))
+        torch.testing.assert_close(gradient, torch.full_like(gradient, 0.0 if ".pooler." in each else 0.5))
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,28 @@ def test_calibration_divides_by_the_mean_probabilities_of_the_texts_without_cont
     torch.testing.assert_close(found, expected / expected.sum(1, keepdim=True), rtol=1e-12, atol=0)
 
 
+def test_outputs_that_a_gpu_copies_while_it_computes_others_are_calibrated_too(model, words, monkeypatch):
+    # The values of a batch are then read later, on the host, when the model trains again.
+    class Copied:
+        def record(self):
+            """Do nothing."""
+
+        def query(self):
+            return False
+
+        def synchronize(self):
+            """Do nothing."""
+
+    task = cloze(model, words, {"a": "great", "b": "bad"}, calibration=["[MASK]"])
+    expected = outputs(task)
+    monkeypatch.setattr("bert_lightning.tasks.fine_tuning.outputs._copies_asynchronously", lambda tensor: True)
+    monkeypatch.setattr(torch.cuda, "Event", Copied)
+    calls, prior = [], ClozeTask.log_prior
+    monkeypatch.setattr(ClozeTask, "log_prior", lambda self: calls.append(torch.is_grad_enabled()) or prior(self))
+    assert torch.equal(outputs(task.train()), expected)
+    assert calls == [False] * len(TEXTS)
+
+
 def test_losses_and_distributions_are_not_calibrated_in_any_mode(model, words):
     # Otherwise a teacher, which evaluates, would differ from a student with the same weights, which trains.
     tasks = [cloze(model, words, {"a": "great", "b": "bad"}, calibration=each) for each in (None, ["[MASK]"])]
