@@ -22,7 +22,7 @@ class Replay(ContinualMethod):
 
     Attributes:
         size: number of stored examples, over all earlier tasks; `all` is joint training on all tasks so far.
-        share: share of stored examples among the samples of an epoch, for which they are repeated or left out; null
+        share: share of stored examples among the examples of an epoch, for which they are repeated or left out; null
             trains on each stored example once per epoch, as on those of the task.
     """
 
