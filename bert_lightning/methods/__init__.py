@@ -1,1 +1,1 @@
-"""Methods that change what a training step computes: adversarial training, distillation, and custom methods."""
+"""Methods of training: adversarial training, distillation, continual learning, masked words and pseudo-labels."""

@@ -95,7 +95,7 @@ class MaskedWordLosses:
         return self.losses.operations(batch, num_passes) + num_passes * of_texts
 
     def _of_masked_words(self, texts: Batch) -> Tensor:
-        """Return (2,): the summed cross-entropy, and the number of words that the model guesses."""
+        """Return (2,): the summed cross-entropy, and the number of masked words that the model predicts correctly."""
         logits = self.task.model(
             texts["input_ids"], texts["token_type_ids"], texts["attention_mask"], texts["masked_positions"]
         ).float()

@@ -7,7 +7,7 @@ from bert_lightning.tasks.step_method import CountedLosses, PlainStep, StepMetho
 
 
 class StepMethodSettings(Protocol):
-    """Settings of a step method. A dataclass with these attributes can be named by `step_method.class_path`."""
+    """Settings of a step method. `step_method.class_path` can name a dataclass that has the method `build`."""
 
     def build(self, losses: CountedLosses) -> StepMethod:
         """Build the method.

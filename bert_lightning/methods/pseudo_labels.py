@@ -24,9 +24,9 @@ class PseudoLabelSettings:
         unlabelled: a table with the text columns. By default, the examples of the training file that
             `data.examples_per_class` leaves out; their labels are not used.
         max_samples: label only this many texts, the first ones.
-        num_likeliest: draw the texts of a label among this many for which it is most probable, even if another label
-            is more probable. PET does so in the first generation if there are no examples to train on. By default,
-            they are drawn among the texts whose likeliest label it is.
+        num_likeliest: draw the texts of a label from this many texts, those with the highest probability of the
+            label, even if another label is more probable. PET does so in the first generation if there are no
+            examples to train on. By default, they are drawn among the texts whose likeliest label it is.
     """
 
     teachers: dict[str, str]

@@ -63,8 +63,8 @@ class ExplanationView:
         texts: name and stretches of each text.
         num_unread: words at the ends of texts that are left out, because the score does not depend on them.
         largest: the words with the largest values, each with its value and the length of its bar in percent.
-        maps: data for the script: the blocks of each map, compressed, and what its rows are.
-        map_values: what the script needs to draw them, in JSON.
+        maps: data for the script: the compressed blocks of each map.
+        map_values: the words, tokens, sizes and readout of the maps, as JSON for the script.
     """
 
     explanation: Explanation
@@ -169,7 +169,7 @@ def _view(explanation: Explanation, maps: Sequence[Sequence[str]], map_values: s
     for part, (name, text) in enumerate(explanation.texts):
         words = [(number, word) for number, word in enumerate(explanation.words) if word.part == part]
         places = [place for place, (_, word) in enumerate(words) if word.value is not None]
-        # A few unread words on both sides show where the model begins and stops to read.
+        # A few unread words on both sides show where the model begins and where it stops reading.
         first = max(0, min(places, default=0) - _NUM_UNREAD)
         shown = words[first : max(places, default=-1) + 1 + _NUM_UNREAD]
         num_unread += len(words) - len(shown)

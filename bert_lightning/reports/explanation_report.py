@@ -107,7 +107,7 @@ def write_explanations(
         content = PageContent(checkpoint, settings)
         for explanation in explanations:
             if not content.add(explanation):
-                # The page is full. Does it hold another explanation of this input?
+                # The page is full. If it holds no explanation of this input, do not count the input.
                 state.num_inputs -= not state.num_of_input
                 break
             state.add(explanation)

@@ -100,7 +100,10 @@ def _values(table: ResultTable, label: str, metric: str) -> Mapping[int, float]:
 
 
 def _arm(label: str, scores: _Scores, baseline: str, margin: float | None) -> OverallArm:
-    """Compare an arm with the baseline. An arm with a score that is not finite has no average: it would flatter."""
+    """Compare an arm with the baseline.
+
+    An arm with a score that is not finite gets no average: the average of its other scores would flatter it.
+    """
     own, other = scores[label], scores[baseline]
     broken = [task for task, values in own.items() if not all(map(math.isfinite, values.values()))]
     lacking = [task for task, values in own.items() if not values]

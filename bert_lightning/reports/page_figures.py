@@ -28,7 +28,7 @@ from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # With more arms, the colour shows the rank, because there are not enough colours, dashes and marks.
 _MOST_STYLES = 16
-# A figure with more rows of points is folded away, and so are more figures of curves, up to the last number.
+# A figure of points with more rows is folded away. This many figures of curves are shown, and this many folded.
 _MOST_ROWS, _MOST_CURVES, _MOST_FOLDED = 24, 6, 24
 # The most points in all curves of a page, which limits it to a few megabytes, and the limits for one curve.
 _POINTS_OF_PAGE, _FEWEST_POINTS, _MOST_POINTS = 120_000, 12, 120
@@ -140,8 +140,8 @@ class TableFigures:
         return Section(
             "Each task over the sequence",
             tuple(picture_of(task, {"": drawing(number)}) for number, task in enumerate(tasks)),
-            caption="A figure shows one task, after each task that was learned; the upright line is where it was "
-            "learned itself. A line is the mean over the seeds of an arm, and its band reaches from the lowest to "
+            caption="A figure shows one task, after each task that was learned; the upright line marks where this "
+            "task was learned. A line is the mean over the seeds of an arm, and its band reaches from the lowest to "
             "the highest of them.",
             legend=self._legend,
         )

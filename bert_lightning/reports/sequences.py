@@ -82,7 +82,7 @@ class _Rows:
     def metric(self, wanted: Sequence[str]) -> str | None:
         """Return the score to compare: the first wanted one that all tasks have, or the usual one, or the first.
 
-        A score of which less is better is none of them, because the measures take a fall as forgetting.
+        Scores that are better when lower are left out, because the measures take a falling score for forgetting.
         """
         own = [
             set(of.scores.get(task, {}))
@@ -129,7 +129,10 @@ class _Rows:
 
     @staticmethod
     def _score(scores: Mapping[str, Mapping[str, float]], task: str, metric: str) -> float | None:
-        """Return a score. Where the labels of a task are all labels, both forms of it are the same."""
+        """Return a score; None if it was not measured.
+
+        If a task has all labels, it makes no difference whether the task is known, so only the plain score is stored.
+        """
         of_task = scores.get(task, {})
         return of_task.get(metric, of_task.get(metric.removeprefix(KNOWN)))
 

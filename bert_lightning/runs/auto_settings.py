@@ -24,7 +24,8 @@ STEPS_THAT_REPAY_COMPILING = 2_000
 def settle(experiment: Experiment, directory: RunDirectory | None) -> tuple[Experiment, Checkpoint | None]:
     """Settle the precision and the hub revision; return the experiment and the checkpoint that it starts from.
 
-    A resumed run keeps what its directory says; None if there is no directory.
+    A resumed run keeps the values in its directory. `directory` is None if the run has none. The returned checkpoint
+    is None if training starts from random weights.
 
     `trainer.compile` and `trainer.accumulate_grad_batches` stay `auto` in the experiment, because a run may resume on
     another machine. `compiles` and `largest_micro_batch` choose their values for one call of `fit`.

@@ -7,7 +7,7 @@ from typing import TypeVar
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE
 
-# Number of inputs that are read at once and sorted by length, and of characters from which no more are read.
+# A block ends after this many inputs, or once its texts have this many characters.
 _BLOCK = 32 * PREDICTION_BATCH_SIZE
 _BLOCK_CHARACTERS = 1 << 20
 T = TypeVar("T")

@@ -87,7 +87,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         tokenizer, start = with_vocabulary_of(spec.prepare_vocabulary, tokenizer, start)
         start = adapted_to(start, experiment.model, tokenizer)
     tokenizer = shared_tokenizer(tokenizer, start, data_decides=spec.stored_tokenizer is not None, split=split)
-    # A checkpoint to train from is plain.
+    # Only a checkpoint that is scored has the parameters of a tuning. One that training starts from has none.
     added = tuning if split is not None else None
     saved = start.task_settings if start is not None and split is not None else {}
     sequence, labels, num_segments = None, spec.data_arguments(saved), spec.num_segments(settings)
@@ -102,7 +102,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         replay(experiment, data, sequence)
     labelled = Labelled()
     if split is None:
-        # Before some texts become examples, because the others are masked.
+        # The masked texts are read first, because `label_texts` turns some unlabelled texts into examples.
         add_masked_words(experiment, data)
         labelled = label_texts(experiment, data)
     _seed(experiment)
@@ -261,7 +261,9 @@ def _check_sizes(experiment: Experiment, config: BertConfig) -> None:
     """
     length, num_positions = experiment.data.longest, config.max_position_embeddings
     if length > num_positions:
-        raise InputError(f"data.max_seq_length {length} is more than the model's positions ({num_positions})")
+        raise InputError(
+            f"data.max_seq_length {length} is more than the model's positions ({num_positions}): lower it"
+        )
     size = experiment.trainer.tensor_parallel_size
     for name in ("num_attention_heads", "intermediate_size"):
         if getattr(config, name) % size:

@@ -98,7 +98,7 @@ def _kind(data: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Previous:
-    """The run of the task before.
+    """The run of the previous task.
 
     Attributes:
         path: its directory.
@@ -114,7 +114,7 @@ class Previous:
 
 
 def read_previous(experiment: Experiment) -> Previous | None:
-    """Read what a run needs of the run of the task before; None for a run without one.
+    """Read what a run needs of the run of the previous task; return None if there is none.
 
     Raises:
         InputError: the method needs such a run, and there is none or another one than the sequence says.
@@ -131,7 +131,7 @@ def read_previous(experiment: Experiment) -> Previous | None:
     if sequence.models == "per-task" and (method.keeps_information or method.remembers):
         raise InputError(
             f"sequence.models is per-task, but continual.name {name} keeps one model as it was after earlier tasks: "
-            "use one of them"
+            "set sequence.models to one, or choose another continual.name"
         )
     if sequence.previous is None:
         if sequence.earlier and (method.keeps_information or method.remembers or sequence.models == "per-task"):
@@ -241,7 +241,7 @@ def _check_replayed(numbers: Sequence[Sequence[int]], counts: Mapping[str, int],
     """
     if len(numbers) != len(counts):
         raise InputError(
-            f"continual: {method}.replayed returned {count(len(numbers), 'list')}, and there are "
+            f"continual: {method}.replayed returned {count(len(numbers), 'list')} for "
             f"{count(len(counts), 'earlier task')}: it needs one list for each"
         )
     for (name, size), of_task in zip(counts.items(), numbers, strict=True):
@@ -296,10 +296,10 @@ def add_penalty(
 def memory_of(
     experiment: Experiment, task: Task, previous: Previous | None, sequence: SequenceData | None
 ) -> Callable[[Task], CountedLosses] | None:
-    """Return a function that adds the losses on the predictions of the model before; None if there are none.
+    """Return a function that adds the losses on the predictions of the previous model; None if there are none.
 
     Raises:
-        InputError: that model has other predictions.
+        InputError: the previous model has other labels or another vocabulary.
     """
     if previous is None or previous.checkpoint is None or sequence is None:
         return None

@@ -188,7 +188,7 @@ def _count_note(data: FineTuningDataModule[Any, Any]) -> str:
 
 
 def _lengths(data: FineTuningDataModule[Any, Any]) -> NDArray[np.int64]:
-    """Return the tokens of each training sequence. Some tasks count them without special tokens."""
+    """Return the number of tokens of each training sequence. The lengths of some tasks leave out special tokens."""
     split = data.splits["train"]
     longest = np.argmax(split.lengths)
     batch = split.batch(np.array([longest]))
@@ -206,7 +206,7 @@ def _length_note(lengths: NDArray[np.int64]) -> str:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Leave out warnings about data that is read a second time."""
+    """Suppress warnings about data while it is read for the vocabulary; the second reading shows them."""
     logger = logging.getLogger("bert_lightning")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -234,7 +234,7 @@ def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _quickly_read(path: Path, modified: int) -> object:
-    """Return the content of a YAML file that was modified at some time; None if it is damaged."""
+    """Return the content of a YAML file; None if it is damaged. `modified` lets the cache notice changes."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (ValueError, yaml.YAMLError):

@@ -53,7 +53,8 @@ class Explanation:
         words: the words with their values.
         special_tokens: the value of [CLS], [SEP] and other tokens that are no words.
         baseline_score: integrated gradients: the score of the baseline.
-        completeness_error: integrated gradients: what the values miss of the difference of both scores, as a share.
+        completeness_error: integrated gradients: how far the values' sum is from the difference of both scores, as a
+            share of this difference.
         num_points: integrated gradients: the points of the path.
         maps: attention and rollout, on request: the weights of each sequence.
     """

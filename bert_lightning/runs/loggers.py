@@ -111,7 +111,7 @@ def _open_mlflow(experiment: Experiment, directory: RunDirectory, run_id: str, *
     uri, artifacts = os.environ.get("MLFLOW_TRACKING_URI"), None
     if uri is None:
         folder.mkdir(exist_ok=True)
-        # MLflow no longer writes plain folders. A server has a place of its own for artifacts.
+        # MLflow no longer writes plain folders, so the default is a database. A server stores artifacts by itself.
         uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", folder.as_uri()
     known = directory.read_manifest().get(_MLFLOW_RUN) if resumes else None
     logger = MLFlowLogger(
@@ -197,7 +197,7 @@ def _own(entry: ObjectSettings | Logger, key: str, folder: Path) -> Logger:
 
 
 def _refuse_repeated(logger: Logger, key: str, others: Sequence[Logger]) -> None:
-    """Refuse two loggers that would write to the same place.
+    """Refuse two loggers that would write to the same files.
 
     Raises:
         InputError: two loggers have the same class, name, version and folder.

@@ -24,8 +24,8 @@ def import_code_of(checkpoint: Checkpoint, allowed: Sequence[str], *, needs_task
         needs_task: whether the task itself is needed, or only its model.
 
     Raises:
-        InputError: the task's module is needed and not allowed, or it raises. Without an own part of the model, the
-            error of building the model names the module.
+        InputError: the task's module is needed and not allowed, or it raises. A custom part of the model whose module
+            is not allowed raises nothing here: the error comes when the model is built, and names the part.
     """
     module, known_models = checkpoint.module, {**MODELS, **OWN_MODELS}
     is_known = checkpoint.task in TASKS

@@ -234,7 +234,8 @@ class Predictor:
             source: as for `read`.
             output: the file to write.
             batch_size: how many inputs are computed at once.
-            progress: wraps the predictions to show how many of the number (None if unknown) are done.
+            progress: function of the predictions and their number (None if unknown), which yields the predictions
+                and shows how many are done.
 
         Raises:
             InputError: the input cannot be read or is also the output, or rows lack what the model needs; the message

@@ -54,8 +54,8 @@ _KINDS = {
     "model": "the model to start from",
     "teacher": "the {}",
     "labeller": "the {}",
-    "previous": "the run of the task before",
-    "information": "the information of the run of the task before",
+    "previous": "the run of the previous task",
+    "information": "the information of the run of the previous task",
     "masked": "the texts of masked_words",
 }
 
@@ -111,7 +111,7 @@ class Inputs:
             InputError: the data or the model changed.
         """
         if expected is not None and (others := self._others(expected)):
-            raise InputError(f"{directory.path}: {others} changed since the run")
+            raise InputError(f"{directory.path}: {others} changed since the run that is to be repeated")
         if others := self._others(directory.read_manifest().get("data", self.fingerprints)):
             raise InputError(
                 f"{others} changed since {directory.path} was started: to train with them as they are now, choose "
@@ -210,7 +210,7 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
 
 
 def record_result(session: Session, task: Task, metrics: dict[str, float]) -> None:
-    """Write the files of the last validation, and numbers and SHA-256 of the weights into the manifest."""
+    """Write the files of the last validation; record the SHA-256 of the weights and the numbers of parameters."""
     if not is_first_process():
         return
     directory = session.directory

@@ -90,7 +90,7 @@ def may_change(key: str, old: object, new: object) -> bool:
 
 
 def resume_point(directory: RunDirectory, resume: str, experiment: Experiment, task: Task, steps: int) -> ResumePoint:
-    """Find the checkpoint to continue from, and check that this training can.
+    """Find the checkpoint to continue from, and check that it fits this training.
 
     Args:
         directory: the run's own directory.
@@ -152,7 +152,10 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
         raise InputError(f"{checkpoint} is at step {step}, after the {steps} steps of this training")
     saved_in = {tensor.dtype for name, tensor in content["state_dict"].items() if name.startswith("model.")}
     if ({torch.bfloat16} == saved_in) != (task.model.backbone.embeddings.word.weight.dtype == torch.bfloat16):
-        raise InputError(f"{checkpoint} cannot be resumed here: bf16-true and other precisions keep other weights")
+        raise InputError(
+            f"{checkpoint} cannot be resumed here: bf16-true and other precisions keep weights of different types: "
+            "set trainer.precision to that of its run"
+        )
     saved_groups = content["optimizer_states"][0]["param_groups"]
     own_groups = task.configure_optimizers()["optimizer"].param_groups
     _check_optimizer(checkpoint, saved.get("optimizer"), own.get("optimizer"), saved_groups, own_groups)

@@ -93,7 +93,7 @@ def score(
     import_code_of(checkpoint, allowed)
     directory = run_directory_of(checkpoint_path)
     if _task_of(files) not in (None, checkpoint.task):
-        # Another task scores the model as it is. The run knows nothing of that task, so it stays as it is too.
+        # The files are for another task, so the settings of the run are not used, and nothing is added to the run.
         directory = None
     if directory is None and not files:
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")

@@ -163,7 +163,7 @@ def _among(logits: NDArray[np.float32], labels: list[int]) -> NDArray[np.float32
 
 
 def _keep_information(session: Session, setup: Setup, checkpoint: Checkpoint) -> None:
-    """Write what the method needs of this run in the next one, unless it is there for the same weights."""
+    """Write what the method needs when the next task is trained, unless the file has it for the same weights."""
     experiment, method = session.experiment, session.experiment.continual
     assert checkpoint.provenance is not None
     path, weights = session.directory.path / INFORMATION, checkpoint.provenance.digest
@@ -198,7 +198,7 @@ def _weights_of(path: Path) -> str | None:
 
 
 def _single_samples(setup: Setup, number: int | None, experiment: Experiment) -> Iterator[Batch]:
-    """Yield so many training samples, each as a batch: those with the smallest hashes."""
+    """Yield `number` training samples, each as a batch: those with the smallest hashes; None yields all."""
     split: Any = setup.data.splits["train"]  # type: ignore[attr-defined]
     assert experiment.sequence is not None
     key = derive_key(experiment.seed_everything, "fisher", experiment.sequence.task)

@@ -79,7 +79,7 @@ def starting_file(
 def _head(spec: TaskSpec, survey: Survey | None) -> str:
     lines = [f"An experiment of the task {spec.name}. `bert-lightning fit --config FILE` trains it."]
     if survey is None:
-        lines.append("Fill in what says path/to first.")
+        lines.append("Replace every value that begins with path/to before you train.")
     lines.append("A key right after a # is an option: remove the # to set it.")
     lines.append(f"`bert-lightning keys --task {spec.name}` lists all keys.")
     return "".join(f"# {line}\n" for line in lines)

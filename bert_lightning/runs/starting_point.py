@@ -39,7 +39,7 @@ def start_checkpoint(settings: ModelSettings, modules: Sequence[str] = ()) -> Ch
 
     Args:
         settings: the keys under `model`.
-        modules: the experiment's modules, of which custom parts of the checkpoint may be.
+        modules: the experiment's modules, which may define custom parts of the checkpoint.
 
     Raises:
         InputError: its tuning cannot be merged.
@@ -285,7 +285,7 @@ def freeze(model: PretrainedModel, experiment: Experiment) -> None:
             f"tuning.name {tuning_name(model)} would freeze layers that model.reinitialize_layers reinitialises"
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError("freeze leaves nothing to train")
+        raise InputError("freeze leaves nothing to train: remove one of its keys")
 
 
 def tuning_name(model: PretrainedModel) -> str:

@@ -11,7 +11,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model.pretrained import PretrainedModel
 
 Tunings = Sequence[str | Path] | Mapping[str, str | Path]
-"""Tuned runs: their directories or checkpoint files, which the last part of the path names, or a name for each."""
+"""Tuned runs: a list of directories or checkpoint files, named by their last part, or a mapping name -> path."""
 
 
 def named_runs(tuning: Tunings) -> dict[str, str | Path]:

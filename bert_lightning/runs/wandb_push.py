@@ -165,7 +165,7 @@ def _read(path: Path, project: str | None) -> _Content:
     config = directory.read_config()
     holder = lock_holder(path)
     if holder is not None:
-        # With each of its rows it would become another W&B run.
+        # The id is a digest of the rows, so each further row would make another W&B run.
         raise InputError(f"{path}: {holder} is training there: push the run when it has ended")
     manifest, rows = directory.read_manifest(), directory.read_metrics()
     if not rows:
@@ -179,7 +179,7 @@ def _read(path: Path, project: str | None) -> _Content:
 
 
 def _build(contents: Sequence[_Content], target: Path) -> None:
-    """Build offline W&B runs in a hidden folder, and move them to their place when all are complete."""
+    """Build offline W&B runs in a hidden folder, and move them to `target` when all are complete."""
     import wandb
 
     target.mkdir(parents=True, exist_ok=True)

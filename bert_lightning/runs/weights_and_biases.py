@@ -36,9 +36,9 @@ STEP = "trainer/global_step"
 
 @dataclass(frozen=True)
 class Membership:
-    """Where a run stands among others in W&B.
+    """The group, the type and the tags of a run in W&B.
 
-    It comes from the environment, because a run knows no study: its settings, and so its identity, stay the same.
+    A study sets them in the environment and not in the settings, so that the identity of a run does not depend on it.
 
     Attributes:
         group: WANDB_RUN_GROUP, otherwise the name of the experiment.

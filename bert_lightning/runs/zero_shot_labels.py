@@ -32,7 +32,7 @@ def checked_words(verbalizer: Mapping[str, str | Iterable[str]] | None) -> dict[
     """Return the word or the list of words of each label.
 
     Raises:
-        InputError: something else is given.
+        InputError: `verbalizer` is no mapping, or the words of a label cannot be used.
     """
     if not isinstance(verbalizer, Mapping | None):
         raise InputError(f"verbalizer is {verbalizer!r}; it must be a mapping from labels to words")
@@ -72,7 +72,9 @@ def label_sentences(pattern: str, labels: Sequence[str], verbalizer: Mapping[str
     except ValueError as error:
         raise InputError(f"pattern is {pattern!r}, which cannot be read: {error}") from None
     if [name for _, name, _, _ in fields] != [LABEL]:
-        raise InputError(f"pattern is {pattern!r}; here it is the sentence of a label and has {{{LABEL}}} once")
+        raise InputError(
+            f"pattern is {pattern!r}; for nsp and entailment it must be a sentence that has {{{LABEL}}} once"
+        )
     if any(options or conversion is not None for _, _, options, conversion in fields):
         raise InputError(f"pattern is {pattern!r}; {{{LABEL}}} takes no options, and no conversion such as !r")
     for label in verbalizer:

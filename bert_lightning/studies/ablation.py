@@ -135,12 +135,12 @@ def check_jobs(jobs: int) -> None:
 
 
 def check_number(study: Study, many: bool, stages: Sequence[str] = ()) -> None:
-    """Check that more than 100 runs were asked for.
+    """Refuse to start more than 100 runs unless the user has allowed it.
 
     Args:
         study: the study.
-        many: whether they were.
-        stages: the stages that train; all if there are none.
+        many: whether more than 100 runs are allowed.
+        stages: the stages that train; if empty, all stages.
 
     Raises:
         InputError: the stages have more than 100 runs, and `many` is not set.

@@ -66,7 +66,7 @@ class SubmititLauncher:
         InputError: submitit is not installed, the cluster is not available, or a parameter is unknown or wrong.
     """
 
-    at_stop = "{runs} with the cluster: the same command finds them again, and `scancel` ends them"
+    at_stop = "left in the queue of the cluster: {runs}; the same command finds them again, and `scancel` ends them"
 
     def __init__(self, num_jobs: int = MOST_JOBS, parameters: Mapping[str, object] | None = None) -> None:
         if num_jobs < 1:
@@ -96,7 +96,7 @@ class SubmititLauncher:
         return True
 
     def run(self, job: Job) -> int | None:
-        """Submit the run, and submit it again while its jobs are stopped after they logged new steps.
+        """Submit the run until it ends or is cancelled, or until three jobs in a row have logged no new step.
 
         Raises:
             WorkError: the cluster refuses the job.

@@ -75,7 +75,7 @@ def paired_counts(ours: Run, baseline: Run, metric: str) -> PairedCounts | str:
             return f"{run.name} has no predictions with gold labels"
     examples, others_examples = (tuple(map(_example, rows)) for rows in predictions)
     if examples != others_examples:
-        return "the runs predicted other examples"
+        return "the two runs did not predict the same examples"
     found = False
     try:
         known = sorted(

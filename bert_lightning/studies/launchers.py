@@ -41,11 +41,11 @@ class Job:
 
 
 class Launcher(Protocol):
-    """A place where runs train. Each run is passed to it in a separate thread, at most `num_jobs` at the same time.
+    """A way to train runs. Each call of `run` has its own thread, and at most `num_jobs` run at the same time.
 
     Attributes:
         num_jobs: how many runs train at the same time.
-        at_stop: message about the effect of `stop`, with `{runs}` for the number of runs and the word.
+        at_stop: message about the effect of `stop`. `{runs}` becomes their number with its noun, such as `2 runs`.
     """
 
     num_jobs: int
@@ -69,7 +69,7 @@ class Launcher(Protocol):
         """
 
     def stop(self) -> None:
-        """Let all runs write checkpoints and end, so that `run` returns. No further run starts."""
+        """Make `run` return, and start no further run. Runs end after a checkpoint, or stay queued in a cluster."""
 
 
 class LocalLauncher:

@@ -76,7 +76,7 @@ def _runs_of_study(folder: Path, problems: list[str]) -> list[RunStatus]:
 
 
 def _recorded_status(folder: Path, run: RecordedRun, is_running: bool) -> RunStatus:
-    """Return the state of a run of a study: that of its directory or, where this lacks it, that of the record."""
+    """Return the state of a run of a study: that of its directory, unless the record of the study knows more."""
     directory, message = folder / run.directory, " ".join((run.message or "").split())
     status = read_status(directory) if directory.is_dir() else None
     if status is None:

@@ -188,7 +188,7 @@ def data_of_tasks(study: Study, arm: Arm, allowed: Sequence[str]) -> list[dict[s
     tasks: list[dict[str, object]] = []
     for stage in study.stages:
         settings = {**stage.overrides, **arm.settings}
-        # The place in the sequence and the model to start from have no effect on the data.
+        # Which task of the sequence this is, and the model to start from, have no effect on the data.
         settings = {key: value for key, value in settings.items() if key.partition(".")[0] not in _OF_PLACE}
         settings |= {"model.size": None, "model.pretrained": stage.name}
         try:

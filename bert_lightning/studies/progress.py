@@ -92,7 +92,10 @@ class Progress:
                 self.runs[run] = replace(recorded, state="waiting", message=None)
 
     def retry_failed(self) -> None:
-        """Let failed runs train again. They resume, except stale ones: these start over in new directories."""
+        """Let failed runs train again, from their last checkpoint.
+
+        Stale runs, and runs whose directory holds other settings, start over: their old directory is renamed.
+        """
         for run, recorded in self.chosen.items():
             if recorded.state != "failed":
                 continue

@@ -83,7 +83,8 @@ class Runner:
     def run(self) -> StudyRecord:
         """Train all runs, and return the record. The record on the disk is written whenever a state changes.
 
-        On an interrupt, all runs write checkpoints and end, and their states are recorded, before it is raised again.
+        On an interrupt, the launcher is stopped, the states of the runs are recorded, and the interrupt is raised
+        again. The launcher of this machine ends its runs after a checkpoint; that of a cluster leaves them queued.
         """
         self._write()
         with ThreadPoolExecutor(self._launcher.num_jobs) as pool:
@@ -103,7 +104,7 @@ class Runner:
         return self._record
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
-        """Start runs that can start, until the launcher has no free place."""
+        """Start runs that can start, until the launcher trains as many runs as it can."""
         for run in self._progress.startable():
             if len(self._training) == self._launcher.num_jobs:
                 return

@@ -49,7 +49,8 @@ def fit_seeds(
     """Train an experiment once per seed, one run after the other or several at once.
 
     Each run is a separate process of `fit`, so that neither a crash nor used memory affects the next one. Runs that
-    have finished are not repeated. If one seed fails, the others still train. Bad input and stop signals end all.
+    have finished are not repeated. If one seed fails, the others still train. After bad input or a stop signal, no
+    further run starts.
 
     Args:
         files: experiment files.
@@ -156,5 +157,5 @@ def _check(overrides: Sequence[str], seeds: Sequence[int], parent: Path | None, 
         )
     if parent is not None and RunDirectory(parent).exists:
         raise InputError(
-            f"{parent} is a run directory: with --seeds it gets one run directory per seed, so choose another"
+            f"{parent} is a run directory: with --seeds, --run-directory is a folder for one run directory per seed"
         )

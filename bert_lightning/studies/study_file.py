@@ -25,7 +25,7 @@ _KEYS = (
     *("study", "base", "overrides", "axes", "arms", "seeds", "stages", "sequence", "compare", "published", "search"),
 )
 _STAGE_KEYS = ("base", "from", "overrides", "axes", "arms")
-# What each run of a sequence sets: its task, and the run of the task before.
+# What each run of a sequence sets: its task, and the run of the previous task.
 TASK, PREVIOUS = "sequence.task", "sequence.previous"
 _TASK_KEYS = ("task", "base", "overrides")
 _COMPARE_KEYS = ("metric", "baseline", "equivalence", "stages")
@@ -63,7 +63,7 @@ class Study:
     search: dict[str, Any] | None
 
     def fail(self, message: str, *place: str | int) -> NoReturn:
-        """Raise an error about a place in the file.
+        """Raise an error about a value of the file. `place` holds the keys and list indices that lead to the value.
 
         Raises:
             InputError: always, with file, line and message.
@@ -116,7 +116,10 @@ class _Reader:
         overrides = self._overrides(self._values.get("overrides"), ("overrides",))
         if self._values.get("sequence") is not None:
             if self._values.get("stages") is not None:
-                self._fail("a study has stages or a sequence: model.pretrained names what to start from", "sequence")
+                self._fail(
+                    "stages and sequence cannot be combined: model.pretrained names what a sequence starts from",
+                    "sequence",
+                )
             return tuple(self._sequence(self._values["sequence"], base, overrides))
         if self._values.get("stages") is None:
             if not base:
@@ -150,7 +153,7 @@ class _Reader:
             start = dict.fromkeys((_START, PREVIOUS), names[-1]) if names else None
             stage = self._stage(str(name), {**section, "from": start}, base, overrides, place)
             names.append(str(name))
-            # A size is that of the model of the first task.
+            # `model.size` is for the first task alone: the others start from the model of the previous task.
             starts = {_SIZE: None} if start is not None else {}
             own = {**overrides, **starts, **stage.overrides, TASK: name}
             yield replace(stage, overrides=own, in_sequence=True)

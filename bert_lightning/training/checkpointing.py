@@ -185,7 +185,7 @@ class _Progress(NamedTuple):
         return cls(loop.batch_progress.state_dict(), loop._batches_that_stepped, loader.state_dict())
 
     def restore(self, trainer: Trainer) -> None:
-        """Take back what happened since."""
+        """Set the loop and the loader back to this progress, so that the batches after it are drawn again."""
         loop, loader = trainer.fit_loop.epoch_loop, cast(Any, trainer.train_dataloader)
         loop.batch_progress.load_state_dict(self.batches)
         loop._batches_that_stepped = self.num_stepped

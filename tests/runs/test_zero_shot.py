@@ -139,7 +139,7 @@ def test_the_way_is_the_first_that_the_model_has(pre_trained, entailing, base, t
             "^verbalizer.animals is 'cat', the same word as that of nature",
         ),
         ({"verbalizer": {"animals": "日"}}, "^verbalizer.animals is '日', which is outside the vocabulary"),
-        ({"by": "nsp", "pattern": "{text} {label}"}, "it is the sentence of a label and has {label} once"),
+        ({"by": "nsp", "pattern": "{text} {label}"}, "it must be a sentence that has {label} once"),
         ({"by": "nsp", "pattern": "The {label"}, "cannot be read"),
         ({"by": "nsp", "pattern": "The {label} " * 60}, "has {label} once"),
         ({"by": "nsp", "pattern": "The {label} " + "cat " * 60}, "pattern is too long for the 48 positions"),

@@ -303,11 +303,11 @@ def test_labels_that_only_one_run_predicts_do_not_shift_the_counts(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda rows: rows[:-1], "predicted other examples"),
-        (lambda rows: [{**each, "text": "other"} for each in rows], "predicted other examples"),
+        (lambda rows: rows[:-1], "did not predict the same examples"),
+        (lambda rows: [{**each, "text": "other"} for each in rows], "did not predict the same examples"),
         (lambda rows: [{**each, "label": "b"} for each in rows], "do not give the recorded scores"),
         (lambda rows: [{k: v for k, v in each.items() if k != "gold"} for each in rows], "no predictions with gold"),
-        (lambda rows: [{**each, "gold": ["x"]} for each in rows], "predicted other examples"),
+        (lambda rows: [{**each, "gold": ["x"]} for each in rows], "did not predict the same examples"),
     ],
 )
 def test_predictions_that_do_not_fit_give_the_reason_why_there_is_no_test(tmp_path, change, reason):

@@ -97,7 +97,7 @@ def test_overrides_of_the_study_hold_for_all_tasks_and_those_of_a_task_win(folde
             "unknown key 'sequence.0.tsak'; did you mean 'sequence.0.task'?",
         ),
         ({"sequence": ["topic.yaml"]}, "there is no experiment file topic.yaml"),
-        ({"stages": {"a": {"base": "topics.yaml"}}}, "a study has stages or a sequence: model.pretrained names what"),
+        ({"stages": {"a": {"base": "topics.yaml"}}}, "stages and sequence cannot be combined: model.pretrained"),
         ({"overrides": {"sequence.task": "topcs"}}, None),
         ({"arms": {"a": {"continual.name": "ewcc"}}}, "continual.name is 'ewcc'; did you mean 'ewc'?"),
         (

@@ -67,6 +67,6 @@ def require_distributions(task: Task, name: str) -> None:
     """
     if not task.distribution_names:
         raise InputError(
-            f"adversarial.name {name} compares predictions, and has none to compare in {described(task)}: "
-            "fgm, pgd and freelb need no predictions"
+            f"adversarial.name {name} compares predictions, but {described(task)} has none that can be compared: "
+            "choose fgm, pgd or freelb, which need no predictions"
         )

@@ -1,4 +1,4 @@
-"""Step methods that apply another one several times to the same micro-batch, with the same dropout masks."""
+"""Backward passes of a step method that is applied several times to a micro-batch, with the same dropout masks."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from bert_lightning.tasks.step_method import BackwardPass
 
 Placed = Callable[[Tensor], Tensor]
-"""Function from the (L,) losses of one application to those of all applications."""
+"""Function from the (L,) losses of one application to its part of the losses of the whole step."""
 
 OPERATIONS_OF_ASCENT = 2 / 3
 """A pass that computes the gradient of its input alone takes this share of the operations of a whole pass."""
@@ -28,7 +28,7 @@ class OneOfSeveral:
 
     Args:
         backward: that of the micro-batch.
-        placed: turns the (L,) losses of this application into those of all applications.
+        placed: turns the (L,) losses of this application into its part of the losses of the whole step.
         ends: whether this is the last application.
     """
 
@@ -47,16 +47,16 @@ class OneOfSeveral:
 
 
 class Ascent:
-    """A backward pass that gives parameters no gradients, and collects that of a perturbation.
+    """A backward pass that collects the gradient of a perturbation, and gives the parameters no gradients.
 
     Args:
         backward: that of the micro-batch.
-        placed: turns the (L,) losses of this application into those of all applications.
+        placed: turns the (L,) losses of this application into its part of the losses of the whole step.
         perturbation: the perturbation, which requires gradients.
 
     Attributes:
         perturbation: the perturbation.
-        found: its gradient, in its shape.
+        found: the gradient of the perturbation, in the same shape.
     """
 
     def __init__(self, backward: BackwardPass, placed: Placed, perturbation: Tensor) -> None:

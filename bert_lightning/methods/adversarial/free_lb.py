@@ -38,7 +38,7 @@ class FreeLB(Adversary):
         initial: size of the random perturbation of the first pass. Each of the n numbers of a sequence is uniform
             between plus and minus `initial` / sqrt(n). With 0, the first pass is clean.
         epsilon: the largest Euclidean norm of the perturbation of each sequence; null for no limit. As in the
-            authors' code, the random one has none.
+            authors' code, the random perturbation of the first pass is not limited.
         clean_pass: whether a pass without perturbation precedes the K passes and counts as one of K + 1.
         special_tokens: whether [CLS] and [SEP] are perturbed too. Padding never is.
     """

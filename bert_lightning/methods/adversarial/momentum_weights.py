@@ -21,7 +21,7 @@ class MomentumWeights(nn.Module):
     float32 at least, because small changes would vanish in 16 bits. Checkpoints hold them as part of the task.
 
     Args:
-        model: with the weights before the first step, split over processes if it will be.
+        model: the model before the first step, with its parameters already split if processes share them.
     """
 
     slices: dict[str, Slice]

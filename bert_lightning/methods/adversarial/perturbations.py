@@ -1,4 +1,4 @@
-"""Perturbations of the embeddings of whole sequences: where they may be, their norms, and random ones."""
+"""Perturbations of the embeddings of whole sequences: which tokens they may change, their moves and their norms."""
 
 from collections.abc import Callable
 
@@ -60,8 +60,8 @@ def per_sequence(function: Callable[[Tensor], Tensor], values: Tensor, packing: 
 def directions(gradient: Tensor, packing: Packing | None = None) -> Tensor:
     """Scale the gradient of each sequence to the norm 1: (..., S, H), or packed (T, H), keeps its shape.
 
-    A gradient of 0 stays 0. A gradient that is not finite becomes 0, so the perturbed loss stays finite. The update
-    then finds the gradient of the first pass.
+    A gradient of 0 stays 0. A gradient that is not finite becomes 0, so the perturbed loss stays finite. The
+    gradients of the first pass are still not finite, so the update is not made (`trainer.non_finite`).
 
     >>> directions(torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])).tolist()
     [[[0.6..., 0.0], [0.0, 0.8...]], [[0.0, 0.0], [0.0, 0.0]]]
@@ -100,10 +100,11 @@ def ascended(
     """Move the perturbation of each sequence along its gradient, and keep the shape (..., S, H), or packed (T, H).
 
     Args:
-        perturbation: where it is.
-        gradient: that of the loss there. A sequence whose gradient is not finite gets no perturbation.
+        perturbation: the perturbation before the move.
+        gradient: the gradient of the loss at this perturbation. A sequence whose gradient is not finite gets no
+            perturbation.
         size: the length of the move.
-        epsilon: the radius of the ball into which it is brought back; None for no ball.
+        epsilon: the radius of the ball into which the result is brought back; None for no ball.
         packing: the boundaries of packed values.
     """
     moved = where_finite(perturbation, gradient, packing) + size * directions(gradient, packing)

@@ -30,8 +30,8 @@ class ProjectedGradient(Adversary):
         epsilon: the largest Euclidean norm of the perturbation of each sequence.
         num_ascents: K, the number of ascents.
         ascent_size: the length of each ascent.
-        random_start: whether the first ascent begins at a random point with the norm `epsilon`, where nearly all of a
-            ball with so many dimensions is. It takes one more pass.
+        random_start: whether the first ascent begins at a random point with the norm `epsilon`. With so many
+            dimensions, nearly all points of the ball are almost that far from its centre. It takes one more pass.
         weight: factor on the loss of the perturbed pass.
         special_tokens: whether [CLS] and [SEP] are perturbed too. Padding never is.
     """
@@ -95,6 +95,6 @@ class ProjectedGradientStep(Noise, PerturbedStep):
         return reached
 
     def operations(self, batch: Batch, num_passes: float = 1) -> float:
-        """Return the operations of two applications of the method, and of the ascents, without those of weights."""
+        """Return the operations of two applications and of the ascents, which compute no gradients of the weights."""
         ascents = self.settings.num_gradients * OPERATIONS_OF_ASCENT
         return self.method.operations(batch, (2 + ascents) * num_passes)

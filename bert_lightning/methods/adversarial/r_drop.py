@@ -75,6 +75,6 @@ class RDropLosses(ComparedLosses):
 
 
 def _difference(one: Distribution, other: Distribution) -> Tensor:
-    """Return the mean of both divergences; of numbers the squared error, as `reg_cross_entropy.py: forward_kl`."""
+    """Return the mean of both divergences, or for numbers the squared error; `reg_cross_entropy.py: forward_kl`."""
     both = symmetric_divergence(one, other)
     return both if one.are_numbers else both / 2

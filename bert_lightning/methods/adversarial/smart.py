@@ -79,7 +79,7 @@ class Smart(Adversary):
 
     @property
     def passes(self) -> Passes:
-        """Clean and perturbed pass, one of each per ascent, and a forward pass of the momentum weights."""
+        """A clean and a perturbed pass, one per ascent, and with `proximal` a forward pass of momentum weights."""
         number = 2 + self.num_ascents
         return Passes(number + (self.proximal > 0), number)
 
@@ -158,7 +158,7 @@ class SmartLosses(ComparedLosses, Noise):
     def _of_momentum_weights(self, batch: Batch) -> list[Distribution]:
         """Return the predictions of the momentum weights, before the passes whose gradients need the weights."""
         with self._momentum_weights.in_place_of(self.task.model):
-            # Without gradients other kernels compute, and masks would fall on other elements.
+            # Without gradients, torch would use other kernels, whose dropout masks differ.
             earlier = self.task.distributions(self.task.compute(batch), batch)
         repeat_dropout()
         return [_held(each) for each in earlier]

@@ -77,8 +77,8 @@ class EWC(ContinualMethod):
             fisher = start.information.get(_FISHER + start.prefix + name)
             if fisher is None or fisher.shape != parameter.shape:
                 raise ValueError(
-                    f"name is ewc, but the run before has no Fisher information of {name}: it must train the same "
-                    "parameters (tuning, freeze), and a tuning that adds parameters cannot be held"
+                    f"name is ewc, but the run before has no Fisher information of {name}: give both runs the same "
+                    "tuning and freeze settings, and choose a tuning that adds no parameters"
                 )
             if not start.gave(name, parameter.detach()):
                 raise ValueError(

@@ -16,8 +16,8 @@ class L2SP(ContinualMethod):
 
     The loss gets `alpha` / 2 |w - w0|^2 for the parameters that the checkpoint gave, with its values w0, and
     `beta` / 2 |w|^2 for all others, such as a new head. Parameters that a tuning adds to the encoder without changing
-    what it computes, such as the scales of IA3, are drawn with `alpha` to the values that they begin with. It takes
-    the place of `optimizer.weight_decay`, which should then be 0. It works in any fine-tuning, also without a
+    what it computes, such as the scales of IA3, are drawn with `alpha` to the values that they begin with. L2-SP
+    replaces `optimizer.weight_decay`, which should then be 0. It works in any fine-tuning, also without a
     `sequence`.
 
     Attributes:

@@ -21,8 +21,8 @@ from bert_lightning.tasks.task import Task
 class LwF(ContinualMethod):
     """Learning without forgetting: Li and Hoiem 2016, arXiv 1606.09282, section 3.
 
-    On the data of the new task, the predictions for the labels of each earlier task should stay those of the model
-    before. The loss gets `weight` T^2 KL(before / T || now / T) for each earlier task, where the softmax is over the
+    On the data of the new task, the model should predict the labels of each earlier task as the previous model does.
+    The loss gets `weight` T^2 KL(before / T || now / T) for each earlier task, where the softmax is over the
     labels of that task. The paper writes a cross-entropy instead, which has the same gradient, and has no factor T^2.
     The factor is that of Hinton et al. 2015.
 
@@ -53,7 +53,7 @@ class LwF(ContinualMethod):
 
 
 class RememberedLosses(ComparedLosses):
-    """The losses of a task on its labels, and for each of them one on the predictions of the model before.
+    """The losses of a task on its labels, and for each of them one on the predictions of the previous model.
 
     That model is not part of the task: optimiser, checkpoints and strategy do not see its parameters. Each process
     holds all of it.
@@ -73,7 +73,7 @@ class RememberedLosses(ComparedLosses):
         self._last: tuple[Batch, list[Distribution]] | None = None
 
     def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
-        """Return the sums with the divergences from the model before, and what the model predicts."""
+        """Return the sums with the divergences from the previous model, and what the trained model predicts."""
         sums, mine = self.losses.sums_and_distributions(batch)
         pairs = zip(mine, self._remembered(batch), strict=True)
         return self._joined(sums, [self._divergence(now, before) for now, before in pairs]), mine
@@ -98,7 +98,7 @@ class RememberedLosses(ComparedLosses):
         return torch.stack(parts).sum()
 
     def _remembered(self, batch: Batch) -> list[Distribution]:
-        """Return the predictions of the model before. If a step makes several passes, they are computed once."""
+        """Return the predictions of the previous model. If a step makes several passes, they are computed once."""
         if self._last is None or self._last[0] is not batch:
             # Those of the micro-batch before are freed first.
             self._last = None

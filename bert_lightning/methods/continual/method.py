@@ -21,7 +21,7 @@ class Start:
         model: the model, filled with its first weights.
         prefix: stands before the names of its parameters in a checkpoint.
         tensors: the checkpoint that it starts from, under the names of a checkpoint; empty if there is none.
-        information: what `ContinualMethod.information` returned at the end of the run before; None without one.
+        information: what `ContinualMethod.information` returned at the end of the previous run; None without one.
     """
 
     model: nn.Module
@@ -41,10 +41,10 @@ class End:
 
     Attributes:
         task: holds the whole model in float32. The parameters that trained require gradients.
-        samples: returns so many training samples, each as a batch on the device of the task; None for all. They are
-            the same whenever the run ends.
+        samples: function from a number to that many training samples, each as a batch on the device of the task;
+            None gives all. They are the same whenever the run ends.
         seed: seed of the run.
-        before: what the run of the task before kept; None for the first task.
+        before: what the run of the previous task kept; None for the first task.
     """
 
     task: Task
@@ -56,7 +56,7 @@ class End:
 class ContinualMethod:
     """Base of all methods, which are frozen dataclasses: their fields are the keys under `continual`.
 
-    A method does what it overrides: `replayed`, `penalty`, `losses` or `information`.
+    A method overrides what it needs of `replayed`, `penalty`, `losses` and `information`; by default they do nothing.
     """
 
     needs_sequence: ClassVar[bool] = True
@@ -69,7 +69,7 @@ class ContinualMethod:
 
     @property
     def remembers(self) -> bool:
-        """Whether the model of the run before computes in each step."""
+        """Whether each step also computes the predictions of the previous run's model."""
         return self._overrides("losses")
 
     @property
@@ -110,11 +110,11 @@ class ContinualMethod:
         return None
 
     def losses(self, task: Task, previous: Task, groups: Sequence[Sequence[int]] | None) -> CountedLosses:
-        """Return the losses of a task and further ones on what the model before predicts.
+        """Return the losses of a task, and further ones on the predictions of the previous model.
 
         Args:
             task: the task that is trained.
-            previous: a task with the model of the run before.
+            previous: a task with the model of the previous run.
             groups: the numbers of the labels of each earlier task; None if all outputs belong to earlier tasks.
         """
         return task

@@ -22,8 +22,8 @@ class Replay(ContinualMethod):
 
     Attributes:
         size: number of stored examples, over all earlier tasks; `all` is joint training on all tasks so far.
-        share: share of stored examples among the examples of an epoch, for which they are repeated or left out; null
-            trains on each stored example once per epoch, as on those of the task.
+        share: share of stored examples among the examples of an epoch. They are repeated or left out to reach it.
+            With null, each stored example counts once per epoch, like the examples of the task itself.
     """
 
     size: int | Literal["all"] = 100
@@ -41,11 +41,11 @@ class Replay(ContinualMethod):
         if self.size != "all" and self.size > available:
             raise ValueError(
                 f"size is {self.size}, but the tasks before the last one have {available} training examples: "
-                "`all` trains on all of them"
+                f"set it to at most {available}, or to all"
             )
 
     def replayed(self, num_examples: Sequence[int], names: Sequence[str], seed: int, num_own: int) -> list[list[int]]:
-        """Return the numbers of the stored examples of each earlier task, ascending unless they are repeated."""
+        """Return the numbers of the stored examples of each earlier task, sorted; with `share`, some may repeat."""
         owners = np.concatenate([np.full(num, task) for task, num in enumerate(num_examples)] or [np.zeros(0, int)])
         numbers = np.concatenate([np.arange(num) for num in num_examples] or [np.zeros(0, int)])
         drawn = [

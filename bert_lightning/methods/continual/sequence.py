@@ -1,4 +1,4 @@
-"""The place of a run in a sequence of tasks."""
+"""The settings of a sequence of tasks, and which of its tasks a run trains."""
 
 import re
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ class SequenceTask:
 
 @dataclass(frozen=True)
 class SequenceSettings:
-    """The place of a run in a sequence of tasks, which one model learns one after the other.
+    """A sequence of tasks, which one model learns one after the other, and the task of this run.
 
     The run trains on its own `data`. At its end it scores its model on the validation split of every task.
 
     Attributes:
         task: name of the task of this run, one of `tasks`.
         tasks: the tasks in their order. A study fills them in (`sequence` in its file).
-        previous: the run of the task before; null for the first task.
+        previous: the run of the previous task; null for the first task.
         labels: `separate` tells apart labels of different tasks, even if they have the same name; with `shared`, a
             name is one label in all tasks. Only text classification can separate them.
         models: `one` model for all tasks. With `per-task`, each run is the model of its own task, so the scores on

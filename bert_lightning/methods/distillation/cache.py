@@ -97,7 +97,7 @@ class LogitCache:
         return {name: content[name] for name in names}
 
     def _computed(self, teacher: Task, device: torch.device) -> dict[str, Tensor]:
-        """Compute the logits (sequences, ...) of each loss, and write them to the file, which the first process does.
+        """Compute the logits (sequences, ...) of each loss. The first process writes them to the file.
 
         Raises:
             WorkError: the file cannot be written.
@@ -129,7 +129,7 @@ class LogitCache:
 
 
 def _in_order(of_batches: Sequence[Tensor], order: Tensor) -> Tensor:
-    """Join logits (n, ...) of batches, padded with zeros to the largest, by the number (N,) of each of their rows."""
+    """Join logits (n, ...) of batches, padded to the largest. Row i becomes row `order[i]`; `order` is (N,)."""
     sizes = [max(each.shape[dim] for each in of_batches) for dim in range(1, of_batches[0].dim())]
     joined = torch.cat([_fitted(each, torch.Size([len(each), *sizes])) for each in of_batches])
     return torch.empty_like(joined).index_copy(0, order, joined)

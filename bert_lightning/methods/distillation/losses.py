@@ -64,7 +64,7 @@ class DistilledLosses:
 
     @property
     def distribution_names(self) -> Sequence[str]:
-        """The losses of the task that have one on the teacher's logits: all or, with `alpha` 0, none."""
+        """The names of the losses on the teacher's logits: one per distribution, or none with `alpha` 0."""
         return self.task.distribution_names if self.settings.alpha else ()
 
     @property
@@ -123,7 +123,7 @@ class DistilledLosses:
         return torch.cat([sums[:number], *of_teacher, sums[number:]]), mine
 
     def operations(self, batch: Batch, num_passes: float = 1) -> float:
-        """Return the operations of the task, and of one forward pass of the teacher. The losses are not counted."""
+        """Return the operations of the task and, without a cache, of a teacher's pass. The losses do not count."""
         if self.cache is not None:
             return self.task.operations(batch, num_passes)
         scored = self.teacher.num_scored(batch) if isinstance(self.teacher, Task) else 0

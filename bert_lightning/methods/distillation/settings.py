@@ -92,14 +92,14 @@ class DistillationSettings:
             return
         refuse_nameless_runs(self, "teachers")
         for name, _ in self.terms():
-            raise ValueError(f"{name} compares inner states, which needs one teacher of the same inputs: set teacher")
+            raise ValueError(f"{name} compares inner states with one teacher: set teacher in place of teachers")
         if self.cache is not None:
-            raise ValueError("cache keeps the logits of one teacher; those of teachers are computed once per session")
+            raise ValueError("cache keeps the logits of one teacher: leave it out, or set one teacher")
         if not self.alpha:
             raise ValueError("teachers have no effect with alpha 0")
 
     def _check_cache(self) -> None:
-        """Refuse a cache of what is not kept: inner states have H numbers per token and block."""
+        """Refuse a cache if logits have no weight, or if inner states are compared, which are too large to keep."""
         if not self.alpha:
             raise ValueError("cache keeps the teacher's logits, which alpha 0 does not use")
         for name, _ in self.terms():
@@ -116,7 +116,7 @@ class DistillationSettings:
 
     @property
     def has_effect(self) -> bool:
-        """Whether the teacher is used at all. Without it, training is that on the labels, bit for bit."""
+        """Whether the teacher has any weight. If not, training equals training on the labels alone, bit for bit."""
         return self.alpha > 0 or any(True for _ in self.terms())
 
     @property

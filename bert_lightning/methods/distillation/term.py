@@ -59,7 +59,7 @@ class Rows(NamedTuple):
         return recorded[:, 0] if self.packing is None else recorded[self.packing.firsts]
 
     def by_sequence(self, recorded: Tensor) -> Tensor:
-        """Return (B, S, ...), of packed (T, ...) too."""
+        """Return recorded values as (B, S, ...). Packed ones, (T, ...), are padded."""
         return recorded if self.packing is None else pad(recorded, self.packing)[0]
 
     def keys(self, length: int) -> Tensor | None:

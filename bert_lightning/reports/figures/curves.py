@@ -152,7 +152,7 @@ def _curve(
         if not faint and len(places) <= _MOST_MARKS:
             marks = "".join(arm.style.mark(*place, 2.8) for place in zip(places.tolist(), mean.tolist(), strict=True))
             parts.append(element("path", d=marks, class_="mark mean"))
-    # One mean is enough of training beside validation, and a single run is its own mean.
+    # Beside validation, training shows only its mean. A single run equals its mean, so it is drawn once.
     singles = others if found is not None and (faint or len(given) == 1) else [*given, *others]
     drawn = "".join(_single(run, line, x, y, most_points, dashes) for run, line in singles)
     if drawn:
@@ -173,7 +173,7 @@ def _guesses(quantity: str, arm: Learners) -> list[float]:
 
 
 def _guesses_at(y: Scale, values: Sequence[float]) -> str:
-    """Draw a line for each score of guessing. Lines that are close share one label, which is below the top one."""
+    """Draw a line for each score of guessing. Lines that are close share one label, that of the highest line."""
     parts, label = [], -math.inf
     for value in sorted(values, key=y.place):
         down = y.place(value)

@@ -32,7 +32,7 @@ _LEFT, _RIGHT = 6.0, 362.0
 # Intervals of two or three seeds may be many times as wide as the span of the points. They are cut at this many times
 # that span beyond the points, and an arrow marks the cut.
 _WIDEST = 0.75
-# Places of the frame of the Pareto front.
+# Edges of the frame of the Pareto front, and the height of the figure.
 _FRONT_LEFT, _FRONT_TOP, _FRONT_BOTTOM, _FRONT_HEIGHT = 46.0, 26.0, 208.0, 250.0
 
 

@@ -9,7 +9,7 @@ from bert_lightning.reports.figures.svg import Style, axes, element, fitting, fr
 from bert_lightning.reports.results import AccuracyMatrix
 
 _HEIGHT = 250.0
-# Places of the frame.
+# Edges of the frame.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 362.0, 26.0, 208.0
 
 

@@ -51,7 +51,7 @@ class HaltonSampler(BaseSampler):
 
 
 def value_at(fraction: float, distribution: BaseDistribution) -> Any:
-    """Return the value of a distribution below which a fraction of its values is, from 0 to 1, without 1.
+    """Return the quantile of a distribution at a fraction, which is at least 0 and less than 1.
 
     >>> value_at(0.5, FloatDistribution(0.0, 3.0)), value_at(0.99, IntDistribution(1, 8))
     (1.5, 8)

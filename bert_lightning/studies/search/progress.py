@@ -35,7 +35,7 @@ class SearchProgress(Progress):
         before: the last record; None if there is none.
         metric: the metric that decides.
         retry_fresh: whether runs with fresh seeds that failed in an earlier session train again. Runs of trials do
-            not, because later trials were drawn by their failure.
+            not, because the draws of later trials depend on the failure.
     """
 
     def __init__(self, folder: Path, before: StudyRecord | None, metric: str, retry_fresh: bool = False) -> None:

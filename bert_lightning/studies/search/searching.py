@@ -60,15 +60,15 @@ def search(
 ) -> StudyRecord:
     """Search for the best settings of a study, as `bert-lightning search` does. The same call continues a search.
 
-    Each trial is drawn by the scores of earlier trials, and trained once per seed. The best trial is trained again
-    with fresh seeds, because its own score, the best of several, is too good by chance.
+    The draw of a trial depends on the scores of earlier trials. Each trial is trained once per seed. The best trial
+    is trained again with fresh seeds, because its own score, the best of several, is too good by chance.
 
     Args:
         study: the study file, with a section `search`.
         directory: the folder of the study; `studies/<name of the study>` by default.
         jobs: how many runs train at the same time. They share the cores and CUDA devices equally.
         retry_failed: whether to train failed runs with fresh seeds again. Failed trials stay as they are, because the
-            trials after them were drawn by their failure.
+            draws of later trials depend on the failure.
         storage: URL of the database; by default `search.db` in the folder.
         launcher: where the runs train; by default on this machine. Only this machine can stop trials early.
         reporter: receives messages about the progress; by default they are printed.
@@ -177,7 +177,7 @@ class _SearchRunner(Runner):
         self._found: list[dict[str, Any]] = []
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
-        """Start runs until no place is free, and record new results of the search."""
+        """Start runs until the launcher trains as many as it can, and record new results of the search."""
         super()._start(pool)
         found = [each.outcome for each in self._courses]
         if any(now is not before for now, before in zip_longest(found, self._found)):

@@ -22,7 +22,7 @@ _SEED = "seed_everything"
 Load = Callable[[Mapping[str, object]], Mapping[str, Any]]
 """Load the experiment with dotted keys set, and return all of its values as nested mappings; raise InputError."""
 Fail = Callable[..., NoReturn]
-"""Raise InputError with a message about a place in the study file."""
+"""Raise InputError with a message about a key of the study file."""
 
 
 @dataclass(frozen=True)

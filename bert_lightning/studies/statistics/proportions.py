@@ -85,5 +85,5 @@ def _bounds(num_right: int, num: int, level: float) -> tuple[float, float]:
 def _check(part: int, whole: int, name: str) -> None:
     if whole < 1 or not 0 <= part <= whole:
         raise InputError(
-            f"there are {part} {name} of {whole}; there must be at least 1 in total, and no more than that"
+            f"there are {part} {name} of {whole}; there must be at least 1 in total, and the part may not exceed it"
         )

@@ -411,7 +411,7 @@ class Beyond(ContinualMethod):
     ("number", "message"),
     [
         (48, "Beyond.replayed returned the number 48 for topics, which has 48 training examples, numbered from 0"),
-        (0, "Beyond.replayed returned 0 lists, and there are 1 earlier task: it needs one list for each"),
+        (0, "Beyond.replayed returned 0 lists for 1 earlier task: it needs one list for each"),
     ],
 )
 def test_examples_that_do_not_exist_cannot_be_replayed(folder, data, firsts, number, message, tmp_path, capsys):
@@ -455,7 +455,7 @@ def test_a_resume_with_another_run_before_is_refused(folder, data, fit, firsts, 
     other = fit("topics", tmp_path / "other", "--seed_everything=2")
     options = [*named("lwf"), "--model.pretrained", firsts("none"), "--sequence.previous", other]
     assert fit_task(folder, "sizes", data, run, *options) == 2
-    assert "the run of the task before changed since" in capsys.readouterr().err
+    assert "the run of the previous task changed since" in capsys.readouterr().err
 
 
 def test_lwf_and_distillation_together_are_refused(folder, data, firsts, tmp_path, capsys):
