@@ -108,10 +108,12 @@ def test_without_strength_a_method_is_plain_fine_tuning_bit_for_bit(fit, firsts,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ewc", "l2-sp", "lwf"])
-def test_a_method_keeps_the_weights_or_outputs_nearer_to_those_before(fit, firsts, method, tmp_path):
-    first = firsts("ewc")
-    shared = [*after(first), *NO_DROPOUT, "--optimizer.learning_rate=2e-2", "--trainer.max_steps=15"]
-    shared += ["--checkpoint.every_n_steps=15"]
+def test_a_method_keeps_the_weights_or_outputs_nearer_to_those_before(fit, method, tmp_path):
+    # A narrow model learns only with larger weights at the start than BERT has.
+    lengths = ["--trainer.max_steps=30", "--checkpoint.every_n_steps=30", "--optimizer.learning_rate=1e-2"]
+    wide = ["--model.config.initializer_range=0.2", *lengths]
+    first = fit("topics", tmp_path / "first", *named("ewc"), *wide, *NO_DROPOUT)
+    shared = [*after(first), *NO_DROPOUT, *lengths]
     plain = fit("sizes", tmp_path / "plain", *shared)
     options = {
         "ewc": ["--continual.strength=1e6"],
@@ -127,7 +129,8 @@ def test_a_method_keeps_the_weights_or_outputs_nearer_to_those_before(fit, first
         return found / found.sum(1, keepdims=True)
 
     before = outputs(first)
-    assert np.abs(outputs(other) - before).mean() < 0.7 * np.abs(outputs(plain) - before).mean()
+    kept, forgotten = (np.abs(outputs(run) - before).mean() for run in (other, plain))
+    assert kept < 0.7 * forgotten
 
 
 def table_of(run):
