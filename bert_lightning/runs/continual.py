@@ -18,7 +18,6 @@ from bert_lightning.config.experiment import CHOICES, Experiment
 from bert_lightning.config.sequence_tasks import data_of_tasks
 from bert_lightning.errors import InputError
 from bert_lightning.methods.continual import CONTINUAL_METHODS, Start
-from bert_lightning.methods.continual.l2_sp import L2SP
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.catalogue import task_spec
@@ -267,10 +266,11 @@ def add_penalty(
         task: the task that is trained.
         model: its model, filled with its first weights.
         starts: the checkpoint that the settings name, and the same with the vocabulary and head of this run.
-        previous: the run of the task before.
+        previous: the run of the previous task.
 
     Raises:
-        InputError: the method is not defined for the task, or the weights that train are not those of the run before.
+        InputError: the method is not defined for the task, or the weights that train are not those of the previous
+            run.
     """
     method, (given, start) = experiment.continual, starts
     of_given = given.provenance.digest if given is not None and given.provenance is not None else None
@@ -280,15 +280,12 @@ def add_penalty(
             f"{given.path if given is not None else 'random weights'}: set model.pretrained to that run"
         )
     tensors = start.tensors if start is not None and experiment.model.weights == "pretrained" else {}
-    if isinstance(method, L2SP) and method.alpha and not tensors and experiment.sequence is None:
-        raise InputError(
-            "continual.alpha draws the weights to those of a checkpoint, but they begin with random values: name a "
-            "checkpoint in model.pretrained, without model.weights random, or set continual.alpha to 0"
-        )
     information = previous.information if previous is not None else None
     try:
         method.check_task(task)
-        task.penalty = method.penalty(Start(model, model.prefix, tensors, information))
+        task.penalty = method.penalty(
+            Start(model, model.prefix, tensors, information, experiment.sequence is not None)
+        )
     except ValueError as error:
         raise InputError(f"continual.{error}") from None
 

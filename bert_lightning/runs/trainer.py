@@ -232,7 +232,7 @@ def _monitor_of(experiment: Experiment, task: Task) -> str | None:
     Validation scores the head, which learns nothing if a student learns inner states alone.
 
     Raises:
-        InputError: `checkpoint.monitor` or `early_stopping.patience` cannot be used.
+        InputError: `checkpoint.monitor`, `checkpoint.mode` or `early_stopping.patience` cannot be used.
     """
     monitor = experiment.checkpoint.monitor
     if head_is_untrained(experiment, task):

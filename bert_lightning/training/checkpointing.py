@@ -201,7 +201,8 @@ class Checkpointing(Checkpoint):
     Args:
         folder: the folder of the checkpoints.
         settings: when checkpoints are written, and which are kept.
-        monitor: the metric that decides which is the best; None if no score tells, and then there is no `best.ckpt`.
+        monitor: the metric that decides which is the best, unless the settings name another; None if no score tells.
+            Then there is no `best.ckpt`.
         mode: `max` if more of it is better, else `min`.
         validation_interval: steps between validations; None without validation.
     """
@@ -217,7 +218,7 @@ class Checkpointing(Checkpoint):
         self.folder = folder
         self.validation_interval = validation_interval
         self.settings = settings
-        self.monitor = monitor
+        self.monitor = settings.monitor or monitor
         self.sign = 1.0 if (settings.mode or mode) == "max" else -1.0
         self.best_score: float | None = None
         self.best_step: int | None = None

@@ -33,7 +33,16 @@ class L2SP(ContinualMethod):
         require_at_least(self, 0, "alpha", "beta")
 
     def penalty(self, start: Start) -> Penalty | None:
-        """Return the penalty, unless both strengths are 0: then training is plain, bit for bit."""
+        """Return the penalty, unless both strengths are 0: then training is plain, bit for bit.
+
+        Raises:
+            ValueError: there is no checkpoint to pull the weights to. The first task of a sequence needs none.
+        """
+        if self.alpha and not start.tensors and not start.in_sequence:
+            raise ValueError(
+                "alpha pulls the weights to those of a checkpoint, but they begin with random values: name a "
+                "checkpoint in model.pretrained, without model.weights random, or set continual.alpha to 0"
+            )
         anchors = {}
         added = _added_by_tuning(start)
         for name, parameter in start.model.named_parameters():

@@ -22,12 +22,14 @@ class Start:
         prefix: stands before the names of its parameters in a checkpoint.
         tensors: the checkpoint that it starts from, under the names of a checkpoint; empty if there is none.
         information: what `ContinualMethod.information` returned at the end of the previous run; None without one.
+        in_sequence: whether the training is one of a sequence of tasks.
     """
 
     model: nn.Module
     prefix: str
     tensors: Mapping[str, Tensor]
     information: Mapping[str, Tensor] | None = None
+    in_sequence: bool = False
 
     def gave(self, name: str, values: Tensor) -> bool:
         """Return whether a parameter of the model has the values of the checkpoint."""

@@ -296,7 +296,7 @@ REFUSED = [
     ),
     (
         ["--sequence=null", "--continual.name=l2-sp"],
-        "continual.alpha draws the weights to those of a checkpoint, but",
+        "continual.alpha pulls the weights to those of a checkpoint, but",
     ),
     (
         ["--continual.name=replay", "--continual.size=97"],
