@@ -1,17 +1,17 @@
 """From an experiment to the objects of its run: data, model, task and optimisation, each complete."""
 
-import json
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning
-from torch import Tensor, nn
+from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import base_of
 from bert_lightning.checkpoints.provenance import Provenance
-from bert_lightning.checks import name_in, nearest
+from bert_lightning.checks import name_in
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
@@ -23,25 +23,35 @@ from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.losses import LOSSES, CrossEntropy
 from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
-from bert_lightning.optim.freezing import release_steps
-from bert_lightning.runs.continual import SequenceData, add_penalty, memory_of, read_previous, replay
+from bert_lightning.model.tuning import Full, register_tuning, saved_tuning
+from bert_lightning.runs.continual import (
+    Previous,
+    SequenceData,
+    add_penalty,
+    losses_of_previous,
+    read_previous,
+    replay,
+)
 from bert_lightning.runs.masked_words import add_masked_words, with_masked_words
-from bert_lightning.runs.pseudo_labelling import Labelled, label_texts
+from bert_lightning.runs.optimization import optimization_of
+from bert_lightning.runs.pseudo_labelling import label_texts
+from bert_lightning.runs.setup_checks import check_head, check_loss_weights, check_sizes, check_slices
 from bert_lightning.runs.starting_point import (
     adapted_to,
+    fill_for_scoring,
+    fill_for_training,
     model_config,
     shared_tokenizer,
-    take_weights,
     tuning_name,
     with_vocabulary_of,
 )
-from bert_lightning.runs.teacher import distillation_of, head_is_untrained
+from bert_lightning.runs.teacher import Distillation, distillation_of, head_is_untrained
 from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
-from bert_lightning.tasks.spec import TaskSpec
+from bert_lightning.tasks.spec import Saved, TaskSpec
+from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.tasks.text_classification.few_shot import with_seed_of_split
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -63,81 +73,56 @@ class Setup(NamedTuple):
     """The data of all tasks, if the run belongs to a sequence"""
 
 
-def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None = None) -> Setup:
-    """Build the setup of a run.
+def build_training(experiment: Experiment, start: Checkpoint | None) -> Setup:
+    """Build the setup of a run that trains.
 
     Args:
         experiment: the configuration.
         start: the checkpoint whose weights and vocabulary the run starts from, if any.
-        split: the one split to score, with the labels of `start`; None builds a setup that trains.
 
     Raises:
         InputError: data, head and checkpoint do not fit together, one of them is unusable, or the optimisation does
             not fit the task.
     """
-    spec, settings = task_spec(experiment.task), with_seed_of_split(experiment.data, experiment.seed_everything)
-    if start is not None and split is not None:
-        _check_head(spec, experiment, start)
-    given, tuning = start, _tuning_of(experiment, start, split)
-    previous = read_previous(experiment) if split is None else None
+    spec = task_spec(experiment.task)
+    register_tuning(type(experiment.tuning))
+    previous = read_previous(experiment)
     # Entries that are added to the vocabulary get their embeddings before the model is initialised.
     _seed(experiment)
-    tokenizer = _tokenizer_of_data(spec, experiment, split)
-    if split is None:
-        tokenizer, start = with_vocabulary_of(spec.prepare_vocabulary, tokenizer, start)
-        start = adapted_to(start, experiment.model, tokenizer)
-    tokenizer = shared_tokenizer(tokenizer, start, data_decides=spec.stored_tokenizer is not None, split=split)
-    # Only a checkpoint that is scored has the parameters of a tuning. One that training starts from has none.
-    added = tuning if split is not None else None
-    saved = start.task_settings if start is not None and split is not None else {}
-    sequence, labels, num_segments = None, spec.data_arguments(saved), spec.num_segments(settings)
-    if experiment.sequence is not None:
-        sequence = SequenceData(experiment, tokenizer, saved.get("labels"))
-        settings, labels, num_segments = sequence.own, sequence.arguments, sequence.num_segments
-    config = model_config(experiment.model, start, len(tokenizer), num_segments, added)
-    _check_sizes(experiment, config)
-    length = _length_of(experiment) if split is None else None
-    data = spec.data(settings, tokenizer, split=split, length=length, **labels)
-    if sequence is not None and split is None:
-        replay(experiment, data, sequence)
-    labelled = Labelled()
-    if split is None:
-        # The masked texts are read first, because `label_texts` turns some unlabelled texts into examples.
-        add_masked_words(experiment, data)
-        labelled = label_texts(experiment, data)
+    tokenizer, fitted = with_vocabulary_of(spec.prepare_vocabulary, _tokenizer_of_data(spec, experiment, None), start)
+    fitted = adapted_to(fitted, experiment.model, tokenizer)
+    tokenizer = shared_tokenizer(tokenizer, fitted)
+    read = _reading_of(spec, experiment, tokenizer, {})
+    config = model_config(experiment.model, fitted, len(tokenizer), read.num_segments)
+    check_sizes(experiment, config)
+    data = spec.data(read.settings, tokenizer, split=None, length=_length_of(experiment), **read.arguments)
+    if read.sequence is not None:
+        replay(experiment, data, read.sequence)
+    # The masked texts are read first, because `label_texts` turns some unlabelled texts into examples.
+    add_masked_words(experiment, data)
+    labelled = label_texts(experiment, data)
     _seed(experiment)
     model = _new_model(spec, experiment, config, data)
-    notes: list[str] = [*labelled.notes]
-    if start is not None and split is None and not spec.keeps_every_head and not _has_head_of(start, spec, model):
-        notes += _other_labels(start, model)
-        start = without_head(start)
-    notes += take_weights(model, experiment, start, split, tuning)
-    if start is not None and given is not None:
-        notes += _unlearned_entries(model, given, config)
+    notes = [*labelled.notes]
+    if fitted is not None and not spec.keeps_every_head and not _has_head_of(fitted, spec, model):
+        notes += _other_labels(fitted, model)
+        fitted = without_head(fitted)
+    notes += fill_for_training(model, experiment, fitted)
+    if start is not None:
+        notes += _unlearned_entries(model, start, config)
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
-    optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
-    arguments = spec.task_arguments(data, saved)
-    task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
-    task.module = OWNERS.get(spec.name)
-    _use_loss(experiment, task)
-    _check_slices(experiment, tuning, model)
-    if split is not None:
-        return Setup(data, task, notes)
-    if given is not None and type(tuning) is not Full:
-        leave_out_base(task, base_of(given, _frozen(model)))
-    add_penalty(experiment, task, model, (given, start), previous)
-    distillation = distillation_of(experiment, task, data, num_segments, arguments, labelled.for_student)
-    with_memory = memory_of(experiment, task, previous, sequence)
-    if with_memory is not None and distillation.losses is not None:
-        raise InputError(
-            f"continual.name {name_in(CONTINUAL_METHODS, type(experiment.continual))} and distillation both train on "
-            "the predictions of another model: use one of them"
-        )
-    losses = distillation.losses if with_memory is None else with_memory(task)
-    losses = with_masked_words(experiment, task, losses)
+    arguments = spec.task_arguments(data, {})
+    optimization = optimization_of(experiment, model, data.plan.num_steps)
+    task = _new_task(spec, experiment, (model, config, tokenizer), arguments, optimization)
+    check_slices(experiment, experiment.tuning, model)
+    if start is not None and type(experiment.tuning) is not Full:
+        leave_out_base(task, base_of(start, _frozen(model)))
+    add_penalty(experiment, task, model, (start, fitted), previous)
+    distillation = distillation_of(experiment, task, data, read.num_segments, arguments, labelled.for_student)
+    losses = with_masked_words(experiment, task, _losses_of(experiment, task, distillation, previous, read.sequence))
     task.step_method = compose(task, experiment.step_method, experiment.adversarial, losses)
-    _check_loss_weights(experiment, task)
+    check_loss_weights(experiment, task)
     if head_is_untrained(experiment, task):
         notes.append(
             "the student learns inner states of its teacher alone: the validation scores are those of an untrained "
@@ -146,7 +131,97 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     notes += [*distillation.notes, *cost_of(experiment.adversarial)]
     of_previous = previous.fingerprints if previous is not None else {}
     fingerprints = {**distillation.fingerprints, **labelled.fingerprints, **of_previous}
-    return Setup(data, task, notes, distillation.teacher, fingerprints, sequence)
+    return Setup(data, task, notes, distillation.teacher, fingerprints, read.sequence)
+
+
+def build_scoring(experiment: Experiment, checkpoint: Checkpoint, split: EvaluationSplit) -> Setup:
+    """Build the setup that scores a checkpoint.
+
+    Args:
+        experiment: the configuration.
+        checkpoint: the weights that are scored, with their labels and their vocabulary.
+        split: the one split that is read.
+
+    Raises:
+        InputError: data, head and checkpoint do not fit together, or one of them is unusable.
+    """
+    spec, saved = task_spec(experiment.task), checkpoint.task_settings
+    check_head(spec, experiment, checkpoint)
+    register_tuning(type(experiment.tuning))
+    tuning = saved_tuning(checkpoint)
+    _seed(experiment)
+    stored = spec.stored_tokenizer is not None
+    # A checkpoint has its own vocabulary. That of the data is read only if no other one can read the data.
+    own = _tokenizer_of_data(spec, experiment, split) if stored or checkpoint.vocabulary is None else None
+    tokenizer = shared_tokenizer(own, checkpoint)
+    read = _reading_of(spec, experiment, tokenizer, saved)
+    # A run that began with random weights has trained ones in its checkpoint.
+    settings = dataclasses.replace(experiment.model, weights="pretrained")
+    config = model_config(settings, checkpoint, len(tokenizer), read.num_segments, tuning)
+    check_sizes(experiment, config)
+    data = spec.data(read.settings, tokenizer, split=split, length=None, **read.arguments)
+    model = _new_model(spec, experiment, config, data)
+    notes = fill_for_scoring(model, experiment, checkpoint, tuning)
+    if experiment.trainer.precision == "bf16-true":
+        model.bfloat16()
+    task = _new_task(spec, experiment, (model, config, tokenizer), spec.task_arguments(data, saved), None)
+    check_slices(experiment, tuning, model)
+    return Setup(data, task, notes)
+
+
+class _Reading(NamedTuple):
+    """How the data of a run is read."""
+
+    settings: Any
+    """The data settings of the task, which a sequence decides for its run."""
+    arguments: dict[str, Any]
+    """Further arguments of the data module, such as the labels"""
+    num_segments: int
+    """The number of token types that a sequence of tokens has."""
+    sequence: SequenceData | None
+
+
+def _reading_of(spec: TaskSpec, experiment: Experiment, tokenizer: WordPieceTokenizer, saved: Saved) -> _Reading:
+    """Return how to read the data of a run. `saved` has the labels of a checkpoint that is scored."""
+    if experiment.sequence is not None:
+        sequence = SequenceData(experiment, tokenizer, saved.get("labels"))
+        return _Reading(sequence.own, sequence.arguments, sequence.num_segments, sequence)
+    settings = with_seed_of_split(experiment.data, experiment.seed_everything)
+    return _Reading(settings, spec.data_arguments(saved), spec.num_segments(settings), None)
+
+
+def _new_task(
+    spec: TaskSpec,
+    experiment: Experiment,
+    parts: tuple[PretrainedModel, BertConfig, WordPieceTokenizer],
+    arguments: dict[str, Any],
+    optimization: Optimization | None,
+) -> Task:
+    task = spec.task(*parts, **arguments, optimization=optimization)
+    task.module = OWNERS.get(spec.name)
+    _use_loss(experiment, task)
+    return task
+
+
+def _losses_of(
+    experiment: Experiment,
+    task: Task,
+    distillation: Distillation,
+    previous: Previous | None,
+    sequence: SequenceData | None,
+) -> CountedLosses | None:
+    """Return the losses that another model's predictions add: those of a teacher, or of the run before.
+
+    Raises:
+        InputError: the settings ask for both.
+    """
+    of_previous = losses_of_previous(experiment, task, previous, sequence)
+    if of_previous is not None and distillation.losses is not None:
+        raise InputError(
+            f"continual.name {name_in(CONTINUAL_METHODS, type(experiment.continual))} and distillation both train on "
+            "the predictions of another model: use one of them"
+        )
+    return distillation.losses if of_previous is None else of_previous
 
 
 def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:
@@ -190,14 +265,6 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
         raise InputError(f"{section}{error}") from None
 
 
-def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
-    """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
-    register_tuning(type(experiment.tuning))
-    if split is None:
-        return experiment.tuning
-    return saved_tuning(start) if start is not None else Full()
-
-
 def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
     """Return the parameters that do not train, under their names in a checkpoint."""
     return {
@@ -223,27 +290,6 @@ def _seed(experiment: Experiment) -> None:
     lightning.seed_everything(experiment.seed_everything, workers=False, verbose=False)
 
 
-def _check_head(spec: TaskSpec, experiment: Experiment, checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint is scored with the head that it was trained with.
-
-    Raises:
-        InputError: an option of the head differs. The message names the key and the checkpoint's value.
-    """
-    if checkpoint.task != spec.name:
-        return
-    saved, settings = checkpoint.task_settings.get("head") or {}, experiment.model.head
-    options = spec.head_options(checkpoint.tensors)
-    if isinstance(settings, HeadSettings):
-        options |= {"name": saved.get("name", LINEAR), "init_args": saved.get("init_args", {})}
-    for name, value in options.items():
-        chosen = getattr(experiment.model.head, name)
-        if chosen != value:
-            raise InputError(
-                f"model.head.{name} is {json.dumps(chosen)}, but {checkpoint.path} was trained with "
-                f"{json.dumps(value)}: a checkpoint can be scored only with its own head"
-            )
-
-
 def _tokenizer_of_data(spec: TaskSpec, experiment: Experiment, split: str | None) -> WordPieceTokenizer | None:
     """Return the tokenizer that the data is stored with, or the one that `data.tokenizer` names, if any."""
     settings = experiment.data
@@ -251,26 +297,6 @@ def _tokenizer_of_data(spec: TaskSpec, experiment: Experiment, split: str | None
         return spec.stored_tokenizer(settings, split)
     # False is the default of `cased`. It does not contradict the files of a model's folder.
     return load_tokenizer(settings.tokenizer, settings.cased or None) if settings.tokenizer is not None else None
-
-
-def _check_sizes(experiment: Experiment, config: BertConfig) -> None:
-    """Check that sequences fit the model, and the model the processes that share it.
-
-    Raises:
-        InputError: they do not.
-    """
-    length, num_positions = experiment.data.longest, config.max_position_embeddings
-    if length > num_positions:
-        raise InputError(
-            f"data.max_seq_length {length} is more than the model's positions ({num_positions}): lower it"
-        )
-    size = experiment.trainer.tensor_parallel_size
-    for name in ("num_attention_heads", "intermediate_size"):
-        if getattr(config, name) % size:
-            raise InputError(
-                f"trainer.tensor_parallel_size is {size}, which does not divide the model's {name} "
-                f"({getattr(config, name)})"
-            )
 
 
 def _length_of(experiment: Experiment) -> TrainingLength:
@@ -286,98 +312,3 @@ def _has_head_of(start: Checkpoint, spec: TaskSpec, model: PretrainedModel) -> b
     same_task = start.task == spec.name if start.task is not None else start.architecture == model.architecture
     expected = {"head": None, **model.head_settings}
     return same_task and all(start.task_settings.get(name, value) == value for name, value in expected.items())
-
-
-def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: int) -> Optimization:
-    """Return the settings of a model's optimiser step.
-
-    Raises:
-        InputError: a pattern of parameters matches none, the schedule does not fit into the steps, or gradual
-            unfreezing releases nothing.
-    """
-    try:
-        experiment.schedule.check(num_steps)
-    except ValueError as error:
-        raise InputError(f"schedule.{error}") from None
-    _check_matrices(experiment, model)
-    parameters = [name for name, _ in model.named_parameters()]
-    for pattern in experiment.parameter_groups.unmatched(parameters):
-        raise InputError(f"parameter_groups.no_decay: no parameter's name holds {pattern!r}; one is {parameters[0]}")
-    return Optimization(
-        optimizer=experiment.optimizer,
-        schedule=experiment.schedule,
-        num_steps=num_steps,
-        gradient_clip_val=experiment.trainer.gradient_clip_val,
-        seed=experiment.seed_everything,
-        non_finite=experiment.trainer.non_finite,
-        log_every_n_steps=experiment.trainer.log_every_n_steps,
-        log_norms=experiment.trainer.log_norms,
-        loss_weights=experiment.loss_weights,
-        parameter_groups=experiment.parameter_groups,
-        releases=_releases(experiment.freeze.unfreeze_every, model, num_steps),
-    )
-
-
-def _check_slices(experiment: Experiment, tuning: Tuning, model: PretrainedModel) -> None:
-    """Check that FSDP and tensor parallelism can slice the parameters that a tuning and custom parts add.
-
-    Raises:
-        InputError: the tuning is a custom class, a custom attention or activation has parameters, or
-            a parameter is a scalar.
-    """
-    for name, parameter in model.named_parameters() if experiment.trainer.strategy == "fsdp" else ():
-        if parameter.ndim == 0:
-            raise InputError(
-                f"trainer.strategy fsdp cannot slice the scalar parameter {name}: give it the shape (1,)"
-            )
-    if experiment.trainer.tensor_parallel_size == 1:
-        return
-    for name, key in (("attention", "model.attention"), ("activation", "model.config.hidden_act")):
-        for block in model.backbone.layers:
-            part = getattr(block, name)
-            if isinstance(part, nn.Module) and any(True for _ in part.parameters()):
-                raise InputError(
-                    f"trainer.tensor_parallel_size cannot be combined with {key} {type(part).__name__}, which has "
-                    "parameters: each process has only some of the heads and widths"
-                )
-    if type(tuning) not in TUNINGS.values():
-        raise InputError(
-            "trainer.tensor_parallel_size cannot be combined with tuning.class_path: it cuts only layers it knows"
-        )
-
-
-def _check_matrices(experiment: Experiment, model: PretrainedModel) -> None:
-    """Check that an optimiser with its own step for the matrices of the blocks has one to update.
-
-    Raises:
-        InputError: the tuning freezes all of them.
-    """
-    if not experiment.optimizer.matrices_apart or type(model.tuning) is Full:
-        return
-    matrices = model.hidden_matrices()
-    if not any(parameter.requires_grad for name, parameter in model.named_parameters() if name in matrices):
-        raise InputError(
-            f"optimizer.name muon has no matrix to update with tuning.name {tuning_name(model)}: it would be AdamW, "
-            "so use adamw"
-        )
-
-
-def _releases(every: int | None, model: PretrainedModel, num_steps: int) -> dict[str, int]:
-    """Return the step at which each parameter begins to train under `freeze.unfreeze_every`."""
-    if every is None:
-        return {}
-    releases = release_steps(model, model.depths(), every)
-    if max(releases.values()) == 0:
-        raise InputError("freeze.unfreeze_every has no effect: everything below the head is frozen for good")
-    if every >= num_steps:
-        raise InputError(
-            f"freeze.unfreeze_every is {every}, but training ends after {num_steps} steps: use freeze.encoder"
-        )
-    return releases
-
-
-def _check_loss_weights(experiment: Experiment, task: Task) -> None:
-    losses = task.step_method.loss_names[: task.step_method.num_losses]
-    for name in experiment.loss_weights:
-        if name not in losses:
-            raise InputError(f"unknown key 'loss_weights.{name}'{nearest(name, losses, 'loss_weights')}")

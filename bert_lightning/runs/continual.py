@@ -1,8 +1,7 @@
 """The parts of a run that belong to continual learning: labels of all tasks, replayed examples, the run before."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,10 +289,10 @@ def add_penalty(
         raise InputError(f"continual.{error}") from None
 
 
-def memory_of(
+def losses_of_previous(
     experiment: Experiment, task: Task, previous: Previous | None, sequence: SequenceData | None
-) -> Callable[[Task], CountedLosses] | None:
-    """Return a function that adds the losses on the predictions of the previous model; None if there are none.
+) -> CountedLosses | None:
+    """Return the losses of a task with those on the predictions of the previous model; None if there are none.
 
     Raises:
         InputError: the previous model has other labels or another vocabulary.
@@ -314,4 +313,4 @@ def memory_of(
         shared = sorted({number for group in groups for number in group})
         groups = [shared] if shared and len(shared) < len(sequence.labels) else []
     usable = groups if _kind(sequence.own) in (None, "single-label") and any(groups) else None
-    return partial(experiment.continual.losses, previous=before, groups=usable)
+    return experiment.continual.losses(task, previous=before, groups=usable)

@@ -15,7 +15,7 @@ from bert_lightning.config.extensions import own_errors_as
 from bert_lightning.cores import all_cores, sharing_note, used_by_others
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs.auto_settings import compiles, has_fast_bfloat16, largest_micro_batch, settle
-from bert_lightning.runs.building import Setup, build
+from bert_lightning.runs.building import Setup, build_training
 from bert_lightning.runs.continual import refuse_itself
 from bert_lightning.runs.directory import RunDirectory, shared_directory
 from bert_lightning.runs.finished_checkpoints import reduce_finished
@@ -83,7 +83,7 @@ def train(
             reduce_finished(experiment, directory)
         own = own_callbacks(experiment, callbacks)
         with own_errors_as(InputError):
-            setup = build(experiment, start)
+            setup = build_training(experiment, start)
         inputs = Inputs.of(setup.data, start, setup.teacher, setup.fingerprints)
         inputs.check(directory, expected_data)
         if is_finished:

@@ -21,8 +21,8 @@ from bert_lightning.errors import InputError
 from bert_lightning.model.onnx_export import INPUTS
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.quantization import OnnxForward, computed_by
-from bert_lightning.runs.building import build
-from bert_lightning.runs.scoring import run_directory_of, with_weights
+from bert_lightning.runs.building import build_scoring
+from bert_lightning.runs.scoring import run_directory_of
 from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.tasks.inference import evaluating
 from bert_lightning.tasks.task import Task
@@ -110,14 +110,14 @@ class ValidationData:
             strategy="auto",
             tensor_parallel_size=1,
         )
-        self.experiment: Experiment = with_weights(dataclasses.replace(experiment, trainer=trainer))
+        self.experiment: Experiment = dataclasses.replace(experiment, trainer=trainer)
         self._folder = directory.path
         if checkpoint.task != self.experiment.task:
             raise InputError(
                 f"{path} is a checkpoint of {checkpoint.task}, and its run of {self.experiment.task}: nothing can be "
                 "measured"
             )
-        setup = build(self.experiment, checkpoint, "validation")
+        setup = build_scoring(self.experiment, checkpoint, "validation")
         self.task: Task = setup.task.eval()
         self._data = setup.data
         if not self.num_sequences:

@@ -20,8 +20,8 @@ from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.config.layers import Overrides, Source
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
-from bert_lightning.runs import building
 from bert_lightning.runs.auto_settings import settle
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.directory import RunDirectory, choose_directory
 from bert_lightning.runs.fit import train
 from bert_lightning.runs.predictor import Predictor
@@ -173,7 +173,7 @@ def build(
             lightning.Trainer(max_epochs=1).fit(task, data)
     """
     loaded, start = settle(load_experiment(experiment, overrides, None, allow_modules), None)
-    setup = building.build(loaded, start)
+    setup = build_training(loaded, start)
     for note in setup.notes:
         print(note)
     return setup.task, setup.data

@@ -1,6 +1,5 @@
 """`validate` and `test`: score a saved run on its own data or on other data."""
 
-import dataclasses
 import logging
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from bert_lightning.config.saved import differences
 from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.runs.auto_settings import settle_precision
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_scoring
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.own_code import import_code_of
@@ -105,7 +104,7 @@ def score(
     split: Literal["validation", "test"] = "validation" if command == "validate" else "test"
     if saved is not None and is_first_process():
         _warn_of_settings_without_effect(saved, experiment, command)
-    setup = build(with_weights(experiment), checkpoint, split)
+    setup = build_scoring(experiment, checkpoint, split)
     for note in setup.notes if is_first_process() else ():
         log.warning("%s", note)
     folder = directory.path if directory is not None else Path.cwd()
@@ -165,8 +164,3 @@ def _name_of(experiment: Experiment, saved: Experiment | None, split: str) -> st
     name = re.sub(r"[^\w.-]+", "-", "-".join([split, *names]))[:100]
     # File systems allow 255 bytes for a name, and a suffix is added.
     return name.encode()[:200].decode(errors="ignore")
-
-
-def with_weights(experiment: Experiment) -> Experiment:
-    """Return the experiment with the checkpoint's weights, even if training began with random ones."""
-    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, weights="pretrained"))

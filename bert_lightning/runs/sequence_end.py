@@ -22,7 +22,7 @@ from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.randomness import derive_key, random_bits
 from bert_lightning.errors import InputError
 from bert_lightning.methods.continual import End
-from bert_lightning.runs.building import Setup, build
+from bert_lightning.runs.building import Setup, build_training
 from bert_lightning.runs.continual import INFORMATION, SCORES, SequenceData, read_previous
 from bert_lightning.runs.inference_device import chosen_device
 from bert_lightning.runs.processes import is_first_process
@@ -107,7 +107,7 @@ def _scored(session: Session, sequence: SequenceData, checkpoint: Checkpoint) ->
     scores = {**before, **_scores_on(names, _task_of(experiment, checkpoint), sequence, experiment)}
     untrained = None
     if not place.earlier and place.models == "one":
-        new = build(experiment, session.inputs.start).task
+        new = build_training(experiment, session.inputs.start).task
         untrained = _scores_on(place.names, new, sequence, experiment)
     return SequenceScores(place.task, place.names, checkpoint.provenance.digest, scores, untrained)
 

@@ -12,7 +12,6 @@ from bert_lightning.checks import name_in
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.model_parts import register_parts_of
 from bert_lightning.config.sections import ModelSettings
-from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
@@ -96,16 +95,12 @@ def with_vocabulary_of(
     return tokenizer, start
 
 
-def shared_tokenizer(
-    tokenizer: WordPieceTokenizer | None, start: Checkpoint | None, *, data_decides: bool, split: str | None
-) -> WordPieceTokenizer:
+def shared_tokenizer(tokenizer: WordPieceTokenizer | None, start: Checkpoint | None) -> WordPieceTokenizer:
     """Return the one tokenizer of data and model.
 
     Args:
         tokenizer: the data's own, if it has one.
-        start: the checkpoint that training starts from or that is scored.
-        data_decides: the data is stored as token ids, so no other tokenizer can read it.
-        split: the split to score, for which the checkpoint's tokenizer is taken unless the data decides; or None.
+        start: the checkpoint that training starts from or that is scored, if there is one.
 
     Raises:
         InputError: there is no tokenizer, or data and checkpoint have different vocabularies.
@@ -115,8 +110,6 @@ def shared_tokenizer(
         if (either := tokenizer or carried) is None:
             raise InputError("data.tokenizer is not set: a vocabulary is needed, because no checkpoint has one")
         return either
-    if split is not None and not data_decides:
-        return carried
     if tokenizer.fingerprint != carried.fingerprint:
         assert start is not None
         raise InputError(
@@ -183,40 +176,24 @@ def model_config(
     return config
 
 
-def take_weights(
-    model: PretrainedModel,
-    experiment: Experiment,
-    start: Checkpoint | None,
-    split: EvaluationSplit | None,
-    tuning: Tuning,
-) -> list[str]:
-    """Fill the model with the checkpoint's weights, tune and freeze it, and choose how it is computed.
+def fill_for_training(model: PretrainedModel, experiment: Experiment, start: Checkpoint | None) -> list[str]:
+    """Fill a model that trains with the weights that it starts from, tune and freeze it.
 
     Args:
         model: the new model.
         experiment: the settings.
-        start: the checkpoint that training starts from or that is scored, if there is one.
-        split: the split to score; None to train.
-        tuning: that of the training, or the one with which the checkpoint that is scored was trained.
+        start: the checkpoint that training starts from, if there is one.
 
     Returns:
-        Notes for the user, such as the parameters that the checkpoint lacks.
+        Notes for the user: the parameters that the checkpoint lacks.
 
     Raises:
-        InputError: the attention cannot run here, layers cannot be tuned, frozen or reinitialised, or a checkpoint
-            lacks parameters of a model that is scored, or of a head that the task does not learn anew.
+        InputError: the attention cannot run here, layers cannot be tuned, frozen or reinitialised, or the checkpoint
+            lacks a head that the task does not learn anew.
     """
-    settings = experiment.model
-    obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
-    if obstacle is not None:
-        raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
-    model.backbone.attention = settings.backend
-    model.backbone.activation_checkpointing = settings.activation_checkpointing
-    filled = start if settings.weights == "pretrained" else None
-    if split is not None:
-        tune(model, tuning)
-        return _take_all(model, filled)
-    report = fill(model, filled) if filled is not None else None
+    settings, tuning = experiment.model, experiment.tuning
+    _choose_computation(model, experiment)
+    report = fill(model, start) if start is not None and settings.weights == "pretrained" else None
     if report is not None:
         _refuse_new_head(experiment, report)
     try:
@@ -246,19 +223,44 @@ def _refuse_new_head(experiment: Experiment, report: LoadingReport) -> None:
         )
 
 
-def _take_all(model: PretrainedModel, start: Checkpoint | None) -> list[str]:
-    """Fill a model that is scored. It must have all of its parameters from the checkpoint.
+def _choose_computation(model: PretrainedModel, experiment: Experiment) -> None:
+    """Choose how the attention is computed, and whether the blocks keep their activations.
 
     Raises:
-        InputError: the checkpoint lacks some.
+        InputError: the attention cannot run here.
     """
-    if start is None:
-        return []
-    report = fill(model, start)
+    settings = experiment.model
+    obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
+    if obstacle is not None:
+        raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
+    model.backbone.attention = settings.backend
+    model.backbone.activation_checkpointing = settings.activation_checkpointing
+
+
+def fill_for_scoring(
+    model: PretrainedModel, experiment: Experiment, checkpoint: Checkpoint, tuning: Tuning
+) -> list[str]:
+    """Fill a model that is scored. It must have all of its parameters from the checkpoint.
+
+    Args:
+        model: the new model.
+        experiment: the settings.
+        checkpoint: the checkpoint that is scored.
+        tuning: the tuning with which it was trained.
+
+    Returns:
+        Notes for the user: the parameters of the checkpoint that the model does not use.
+
+    Raises:
+        InputError: the attention cannot run here, or the checkpoint lacks parameters.
+    """
+    _choose_computation(model, experiment)
+    tune(model, tuning)
+    report = fill(model, checkpoint)
     if report.missing:
         raise InputError(
-            f"{start.path} cannot be scored with this configuration, because it does not have all parameters of the "
-            f"model: {', '.join(report.missing)}"
+            f"{checkpoint.path} cannot be scored with this configuration, because it does not have all parameters of "
+            f"the model: {', '.join(report.missing)}"
         )
     return [str(report)] if report.unused else []
 

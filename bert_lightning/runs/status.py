@@ -1,6 +1,7 @@
 """The state of a run, read from its directory without importing torch, and from the ends of its long files alone."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,9 @@ A failed run ended by an error, an interrupted one by a signal that it obeyed. A
 manifest, and no process trains there. If the file system cannot lock, the state of a run without an end is unknown. A
 damaged run cannot be read. In a study a run may also be waiting, blocked by one that it starts from, or pruned.
 """
+
+Ending = Literal["finished", "failed", "interrupted"]
+"""How a run ended."""
 
 # Bytes of `metrics.jsonl` that usually hold many rows, and those that are read if no validation is among the first.
 _TAIL, _LONG_TAIL = 1 << 14, 1 << 18
@@ -102,16 +106,25 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _state(directory: Path, manifest: dict[str, Any]) -> State:
-    ended = manifest.get("ended")
-    if ended == "finished":
-        return "finished"
+    ending = ending_of(manifest)
+    if ending == "finished":
+        return ending
     try:
         if lock_holder(directory) is not None:
             return "running"
     except OSError:
-        if ended is None:
+        if ending is None:
             return "unknown"
-    return "killed" if ended is None else "failed" if ended == "failed" else "interrupted"
+    return ending or "killed"
+
+
+def ending_of(manifest: Mapping[str, Any]) -> Ending | None:
+    """Return how a run ended; None if its manifest records no end, because it still trains or was killed."""
+    ended = manifest.get("ended")
+    if ended is None or ended == "finished" or ended == "failed":
+        return ended
+    # The manifest names the signal that ended the training.
+    return "interrupted"
 
 
 def _last_rows(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.record import FINISHED
+from bert_lightning.runs.status import ending_of
 from bert_lightning.studies.comparison import Run, read_run
 from bert_lightning.studies.record import NAME as STUDY
 from bert_lightning.studies.record import RecordedRun, StudyRecord
@@ -129,13 +130,13 @@ def found_run(directory: RunDirectory, *, strict: bool = False) -> FoundRun:
         if state == FINISHED:
             state, message = "damaged", first_line(error)
         return FoundRun(directory, _seed_of(directory), state, message or first_line(error))
-    state, message = ending_of(run.manifest)
+    state, message = _state(run.manifest)
     return FoundRun(directory, run.seed, state, message, run)
 
 
 def _ending(directory: RunDirectory) -> tuple[str, str]:
     try:
-        return ending_of(directory.read_manifest())
+        return _state(directory.read_manifest())
     except InputError as error:
         return "damaged", first_line(error)
 
@@ -148,20 +149,20 @@ def _seed_of(directory: RunDirectory) -> int:
     return seed if isinstance(seed, int) else 0
 
 
-def ending_of(manifest: Mapping[str, object]) -> tuple[str, str]:
+def _state(manifest: Mapping[str, object]) -> tuple[str, str]:
     """Return the state of a run and why it has not finished, from its manifest."""
-    ended = manifest.get("ended")
-    if ended == FINISHED:
-        return FINISHED, ""
-    if ended is None:
+    ending = ending_of(manifest)
+    if ending is None:
         return "unfinished", "it still trains, or it was killed"
+    if ending == FINISHED:
+        return ending, ""
     sessions = manifest.get("sessions")
     last = sessions[-1] if isinstance(sessions, list) and sessions else {}
     message = str(last.get("error") or "")
-    if ended == "failed":
-        return "failed", first_line(ValueError(message)) if message else ""
-    step = manifest.get("step")
-    return "interrupted", f"{ended} at step {step:,}" if isinstance(step, int) else str(ended)
+    if ending == "failed":
+        return ending, first_line(ValueError(message)) if message else ""
+    step, signal = manifest.get("step"), manifest["ended"]
+    return ending, f"{signal} at step {step:,}" if isinstance(step, int) else str(signal)
 
 
 def _read_study(folder: Path) -> FoundStudy:

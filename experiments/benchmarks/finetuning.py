@@ -43,7 +43,7 @@ from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.model.pretrained import fill
 from bert_lightning.runs import fit
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
-from bert_lightning.runs.building import Setup, build
+from bert_lightning.runs.building import Setup, build_training
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer
@@ -116,7 +116,7 @@ class StepTimes(Callback):
 
 def built(experiment: Experiment) -> Setup:
     """Return our data and task, with the common start weights."""
-    return build(experiment, start_checkpoint(experiment.model))
+    return build_training(experiment, start_checkpoint(experiment.model))
 
 
 def examples_of(data: StepDataModule, split: str) -> list[LabelledText] | list[Question]:

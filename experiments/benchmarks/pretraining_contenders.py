@@ -27,7 +27,7 @@ from bert_lightning.data.pretraining.module import PretrainingDataModule
 from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.model import BertConfig
 from bert_lightning.runs import fit
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.tasks.task import Task
@@ -177,7 +177,7 @@ class Setting:
             return [form(self.stream[step % NUM_REPEATED if repeated else step])]
 
         def train(callback: Callback) -> None:
-            task: Task = build(experiment, None).task
+            task: Task = build_training(experiment, None).task
             trainer = build_trainer(experiment, Path(tempfile.gettempdir()), [], steps=NUM_STEPS, compiled=compiled)
             # Given to the Trainer at once, it would come with a progress bar and checkpoints.
             trainer.callbacks.append(callback)  # type: ignore[attr-defined]

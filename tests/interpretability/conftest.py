@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bert_lightning.config.experiment import load_experiment
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from tests.support.small_corpus import SMALL_MODEL
 from tests.support.task_data import short_experiment
 
@@ -22,7 +22,7 @@ def untrained(store, validation_store, tables, tokenizer, tmp_path_factory):
             values["model"] = SMALL_MODEL
             if name != "pretraining":
                 values["data"]["tokenizer"] = str(folder / "tokenizer")
-            task = build(load_experiment([], overrides, values), None).task.eval().double()
+            task = build_training(load_experiment([], overrides, values), None).task.eval().double()
             generator = torch.Generator().manual_seed(5)
             for parameter in task.parameters():
                 parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)

@@ -10,7 +10,7 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.tasks.distributions import divergence
 from bert_lightning.tasks.step_method import PlainStep
 from tests.support.methods import LARGER, NO_DROPOUT, experiment_of, first_batch, gradients, maker, same, train
@@ -86,7 +86,7 @@ def test_without_weight_training_is_bit_for_bit_that_without_a_teacher(task, mak
 def test_the_teacher_is_no_part_of_the_task_and_does_not_change(task, make, teachers, tmp_path):
     before = read_checkpoint(teachers(task)).tensors
     trained = train(make(f"--distillation.teacher={teachers(task)}", "--trainer.max_steps=2"), tmp_path)
-    plain = build(make(), None).task
+    plain = build_training(make(), None).task
     assert [*trained.state_dict()] == [*plain.state_dict()]
     assert len(list(trained.parameters())) == len(list(plain.parameters()))
     teacher = distilled(trained).teacher
@@ -153,14 +153,14 @@ def test_a_teacher_that_does_not_fit_is_one_message(texts, teachers, tmp_path, c
         checkpoint = dataclasses.replace(checkpoint, task=changes["task"])
     monkeypatch.setattr("bert_lightning.runs.teacher.read_checkpoint", lambda path: checkpoint)
     with pytest.raises(InputError, match=rf"^distillation\.teacher .* cannot teach this student: {message}"):
-        build(texts[0]("--distillation.teacher=anything"), None)
+        build_training(texts[0]("--distillation.teacher=anything"), None)
 
 
 def test_a_crf_is_not_distilled(experiments, teachers):
     make = maker(experiments["token-classification"])
     teacher = f"--distillation.teacher={teachers('token-classification')}"
     with pytest.raises(InputError, match="not defined for the task token-classification with a CRF"):
-        build(make(teacher, "--model.head.crf=true"), None)
+        build_training(make(teacher, "--model.head.crf=true"), None)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_wrong_setting_names_its_key(texts, overrides, message):
 def test_a_teacher_that_cannot_be_read_is_named_with_its_key(texts, tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=f"^distillation.teacher: {tmp_path}"):
-        build(texts[0](f"--distillation.teacher={tmp_path}"), None)
+        build_training(texts[0](f"--distillation.teacher={tmp_path}"), None)
 
 
 def test_settings_by_default_change_no_identity_and_are_read_back(texts):

@@ -15,7 +15,7 @@ from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.errors import InputError
 from bert_lightning.methods.distillation.ensemble import EnsembleLogits, mean_logits
 from bert_lightning.methods.pseudo_labels import drawn_texts
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.predictor import load
 from tests.support.methods import NO_DROPOUT, first_batch, maker
 from tests.support.runs import weights
@@ -64,7 +64,7 @@ def predicted(run, examples, labels):
 
 @pytest.mark.parametrize("names", [("one",), ("three",), ("one", "two", "three")])
 def test_the_logits_are_the_mean_of_what_each_teacher_says_by_itself(values, teachers, names):
-    student = build(maker(values)("--distillation.alpha=1", *named(teachers, *names)), None)
+    student = build_training(maker(values)("--distillation.alpha=1", *named(teachers, *names)), None)
     examples = student.data.splits["train"].examples
     mean = student.task.step_method.losses.cache
     expected = [predicted(teachers[name], examples, student.task.labels) for name in names]
@@ -85,7 +85,7 @@ def test_a_teacher_counts_as_much_as_its_weight(values, teachers):
     weighed = ["--distillation.teacher_weights={two: 3, one: 1, three: 0.5}"]
     options = ["--distillation.alpha=1", *named(teachers, "one", "two", "three")]
     found, equal = (
-        build(maker(values)(*options, *more), None).task.step_method.losses.cache for more in (weighed, [])
+        build_training(maker(values)(*options, *more), None).task.step_method.losses.cache for more in (weighed, [])
     )
     own = [EnsembleLogits([each], equal.labels, equal.split).logits(torch.device("cpu")) for each in equal.teachers]
     expected = (own[0] + 3 * own[1] + 0.5 * own[2]) / 4.5
@@ -97,7 +97,10 @@ def test_a_student_learns_what_its_teachers_say_about_texts_of_a_file_without_la
     (tmp_path / "texts.tsv").write_text("\n".join(["sentence", *texts]) + "\n")
     options = ["--distillation.alpha=1", *named(teachers, "one", "three"), "--data.examples_per_class=2"]
     unlabelled = f"--distillation.unlabelled={tmp_path / 'texts.tsv'}"
-    alone, setup = build(maker(values)(*options), None), build(maker(values)(*options, unlabelled), None)
+    alone, setup = (
+        build_training(maker(values)(*options), None),
+        build_training(maker(values)(*options, unlabelled), None),
+    )
     examples, own = setup.data.splits["train"].examples, alone.data.splits["train"].examples
     assert [each.text for each in examples] == [*(each.text for each in own), *texts]
     mean = setup.task.step_method.losses.cache.logits(torch.device("cpu"))
@@ -110,7 +113,7 @@ def test_a_student_learns_what_its_teachers_say_about_texts_of_a_file_without_la
     assert torch.equal(known, alike)
     likeliest = [setup.task.labels[number] for number in mean[len(own) :].argmax(1)]
     assert [each.label for each in examples[len(own) :]] == likeliest
-    few = build(maker(values)(*options, unlabelled, "--distillation.max_samples=2"), None)
+    few = build_training(maker(values)(*options, unlabelled, "--distillation.max_samples=2"), None)
     assert [each.text for each in few.data.splits["train"].examples[len(own) :]] == texts[:2]
     assert alone.data.fingerprints["train"] != setup.data.fingerprints["train"]
 
@@ -219,7 +222,7 @@ def test_a_student_of_several_teachers_resumes_bit_for_bit_however_the_batch_is_
 )
 def test_teachers_that_cannot_teach_are_refused_with_their_key(values, teachers, options, message):
     with pytest.raises(InputError, match=message):
-        build(maker(values)(*(each.replace("{one}", str(teachers["one"])) for each in options)), None)
+        build_training(maker(values)(*(each.replace("{one}", str(teachers["one"])) for each in options)), None)
 
 
 # -- pseudo-labels ---------------------------------------------------------------------------------------------------
@@ -234,7 +237,7 @@ def labelled_by(teachers, *names, per_class=5):
 
 def added(values, *options):
     """Return the examples that pseudo-labels add to a training, and its own."""
-    examples = list(build(maker(values)(*options), None).data.splits["train"].examples)
+    examples = list(build_training(maker(values)(*options), None).data.splits["train"].examples)
     own = 3 * values["data"]["examples_per_class"]
     return examples[own:], examples[:own]
 
@@ -285,7 +288,7 @@ def test_with_a_number_of_likeliest_texts_a_label_needs_to_be_the_likeliest_of_n
 
 def test_a_run_trains_on_its_own_examples_and_on_texts_with_the_likeliest_label_of_its_teachers(values, teachers):
     new, own = added(values, *labelled_by(teachers, "one", "three"))
-    alone = list(build(maker(values)(), None).data.splits["train"].examples)
+    alone = list(build_training(maker(values)(), None).data.splits["train"].examples)
     assert own == alone
     labels = ["animals", "nature", "places"]
     assert sorted(each.label for each in new) == sorted(labels * 5)
@@ -403,7 +406,7 @@ def test_a_run_with_pseudo_labels_resumes_bit_for_bit_and_refuses_other_models(v
 )
 def test_pseudo_labels_that_cannot_be_made_are_one_message_with_their_key(values, teachers, options, message):
     with pytest.raises(InputError, match=message):
-        build(maker(values)(*(each.replace("{one}", str(teachers["one"])) for each in options)), None)
+        build_training(maker(values)(*(each.replace("{one}", str(teachers["one"])) for each in options)), None)
 
 
 # -- on two processes ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import ADVERSARIES, Adversary, Passes, cost_of
 from bert_lightning.model import BertEncoder
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.tasks.step_method import PlainStep
 from bert_lightning.training import micro_batch
 from tests.support.methods import (
@@ -44,7 +44,7 @@ class Counting(WholeBatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cost_is_what_a_micro_batch_takes(texts, name, monkeypatch):
     experiment = texts(*ADVERSARIAL[name])
-    setup = build(experiment, None)
+    setup = build_training(experiment, None)
     student, [batch] = micro_batches(experiment)
     forward, plain, asked = [], BertEncoder.forward, []
     monkeypatch.setattr(BertEncoder, "forward", lambda *args, **options: forward.append(1) or plain(*args, **options))
@@ -157,7 +157,7 @@ def test_a_tuned_run_is_perturbed_trains_its_part_alone_and_resumes_bit_for_bit(
     options += ["--checkpoint.every_n_steps=1", "--checkpoint.keep_last=9"]
     whole = train(texts(*options), tmp_path / "whole")
     assert name == "r-drop" or recorded[-1].any()
-    start = build(texts(*options), None).task.model.state_dict()
+    start = build_training(texts(*options), None).task.model.state_dict()
     for parameter_name, parameter in whole.model.named_parameters():
         changed = not torch.equal(parameter, start[parameter_name])
         assert not changed or parameter.requires_grad, parameter_name

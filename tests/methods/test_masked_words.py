@@ -8,7 +8,7 @@ import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from tests.support.methods import NO_DROPOUT, first_batch, gradients, maker, micro_batches
 from tests.support.runs import weights
 from tests.support.task_data import tiny_classification
@@ -42,7 +42,7 @@ def written(values, folder):
 
 @pytest.mark.parametrize("pattern", ["{text} The {mask}.", PAIRED])
 def test_every_step_masks_words_of_as_many_other_texts_and_never_asks_for_the_mask_of_the_pattern(values, pattern):
-    data = build(maker(values)(f"--data.pattern={pattern}", "--trainer.max_steps=40"), None).data
+    data = build_training(maker(values)(f"--data.pattern={pattern}", "--trainer.max_steps=40"), None).data
     trained = {each.text for each in data.splits["train"].examples}
     mask_id = data.tokenizer.mask_id
     texts = data.masked_texts.texts
@@ -75,7 +75,7 @@ def test_every_step_masks_words_of_as_many_other_texts_and_never_asks_for_the_ma
 
 def test_a_step_reads_as_many_texts_for_each_example_as_the_settings_say(values):
     experiment = maker(values)("--masked_words.texts_per_example=3", "--masked_words.max_samples=5")
-    data = build(experiment, None).data
+    data = build_training(experiment, None).data
     assert len(data.masked_texts.texts.examples) == 5
     [batch] = data.training_batches(0, data.plan, 0, 1)
     assert batch["unlabelled"]["num_sequences"] == 3 * data.batch_size
@@ -84,11 +84,11 @@ def test_a_step_reads_as_many_texts_for_each_example_as_the_settings_say(values)
 
 
 def test_the_texts_with_masked_words_do_not_depend_on_those_that_are_labelled(values, tmp_path):
-    alone = build(maker(values)(), None).data
+    alone = build_training(maker(values)(), None).data
     assert main(["fit", "--run-directory", str(tmp_path / "run"), *written(without(values), tmp_path)]) == 0
     options = [f"--pseudo_labels.teachers.one={tmp_path / 'run'}", "--pseudo_labels.per_class=3"]
     options += ["--pseudo_labels.num_likeliest=9"]
-    both = build(maker(values)(*options), None).data
+    both = build_training(maker(values)(*options), None).data
     assert len(both.splits["train"].examples) > len(alone.splits["train"].examples)
     assert both.fingerprints["masked words"] == alone.fingerprints["masked words"]
     assert all(each.label is None for each in both.masked_texts.texts.examples)
@@ -121,7 +121,7 @@ def test_micro_batches_and_processes_share_the_masked_texts_of_a_step(values):
         torch.cat([torch.from_numpy(each["unlabelled"]["samples"]) for each in parts]),
         torch.from_numpy(whole["unlabelled"]["samples"]),
     )
-    data = build(maker(values)(), None).data
+    data = build_training(maker(values)(), None).data
     shares = [data.training_batches(0, data.plan, share, 2)[0]["unlabelled"] for share in (0, 1)]
     labels = torch.cat([each["masked_labels"] for each in shares])
     assert torch.equal(labels, whole["unlabelled"]["masked_labels"])
@@ -163,10 +163,10 @@ def test_a_run_resumes_bit_for_bit_and_refuses_other_texts(values, tmp_path, cap
 )
 def test_what_cannot_be_read_or_combined_is_one_message_with_its_key(values, options, message):
     with pytest.raises(InputError, match=message):
-        build(maker(values)(*options), None)
+        build_training(maker(values)(*options), None)
 
 
 def test_a_task_that_predicts_no_words_is_refused(tables, tokenizer, tmp_path):
     made = tiny_classification(tables, tokenizer, tmp_path)
     with pytest.raises(InputError, match="masked_words needs the task cloze"):
-        build(maker({**made, "masked_words": {}})(), None)
+        build_training(maker({**made, "masked_words": {}})(), None)

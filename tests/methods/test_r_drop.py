@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.tasks.step_method import PlainStep
 from tests.support.methods import NO_DROPOUT, WholeBatch, first_batch, gradients, maker, same
 from tests.support.perturbing import parameter_gradients
@@ -99,7 +99,7 @@ def test_a_crf_has_no_predictions_to_compare(experiments, name):
     make = maker(experiments["token-classification"])
     message = f"^adversarial.name {name} compares predictions, .* token-classification with a CRF, which scores whole"
     with pytest.raises(InputError, match=message):
-        build(make(f"--adversarial.name={name}", "--model.head.crf=true"), None)
+        build_training(make(f"--adversarial.name={name}", "--model.head.crf=true"), None)
 
 
 @pytest.mark.parametrize("name", ["fgm", "pgd", "freelb"])

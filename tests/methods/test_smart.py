@@ -7,7 +7,7 @@ from torch import nn
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial.momentum_weights import MomentumWeights
 from bert_lightning.methods.adversarial.noise import Noise
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.resuming import _check_checkpoint as check_resumable
 from bert_lightning.tasks.step_method import PlainStep
 from tests.methods.test_r_drop import kl
@@ -210,11 +210,11 @@ def test_a_checkpoint_with_or_without_them_is_refused_by_the_other_kind_of_train
     make = maker(values)
     for name, more, other in (("with", [SMART, PROXIMAL], [SMART]), ("without", [SMART], [SMART, PROXIMAL])):
         train(make(*options, *more), tmp_path / name)
-        task = build(make(*options, *other), None).task
+        task = build_training(make(*options, *other), None).task
         message = {"with": "it has momentum weights", "without": "it lacks the momentum weights"}[name]
         with pytest.raises(InputError, match=f"cannot be resumed here: {message}, so adversarial differs"):
             check_resumable(tmp_path / name / "step-000000001.ckpt", task, 2)
-        same_kind = build(make(*options, *more), None).task
+        same_kind = build_training(make(*options, *more), None).task
         assert check_resumable(tmp_path / name / "step-000000001.ckpt", same_kind, 2) == 1
 
 

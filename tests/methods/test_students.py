@@ -14,7 +14,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.methods.distillation.term import Rows
 from bert_lightning.model import BertEncoder
 from bert_lightning.model.tuning import TUNINGS
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.catalogue import TASKS
@@ -82,7 +82,7 @@ def test_projections_train_and_only_checkpoints_hold_them(make, teacher, tmp_pat
     assert main(export) == 0
     assert read_checkpoint(tmp_path / "hf").tensors.keys() == tensors.keys()
     # A task that does not learn from a teacher loads such a checkpoint too.
-    setup = build(make(), None)
+    setup = build_training(make(), None)
     trainer = build_trainer(make(), tmp_path, [])
     trainer.validate(setup.task, setup.data, ckpt_path=(run / "checkpoints/last.ckpt").resolve(), verbose=False)
     assert torch.equal(setup.task.model.state_dict()["encoder.pooler.bias"], states[1]["model.encoder.pooler.bias"])
@@ -91,7 +91,7 @@ def test_projections_train_and_only_checkpoints_hold_them(make, teacher, tmp_pat
 def test_projections_change_no_other_random_number(make, teacher):
     found = []
     for options in ([], [teacher, *INNER["hidden"]]):
-        task = build(make(*options), None).task
+        task = build_training(make(*options), None).task
         found.append([*task.model.parameters(), torch.random.get_rng_state()])
     assert same(*found)
 
@@ -109,7 +109,7 @@ def test_inner_states_alone_need_no_head_and_no_task_of_the_teacher(make, teache
     losses = student.step_method.losses.sums(batch)[1:5]
     assert (losses > 0).all()
     with pytest.raises(InputError, match=r"cannot teach this student|lacks parameters of the task.*alpha 0"):
-        build(make(f"--distillation.teacher={path}", *ALL_INNER), None)
+        build_training(make(f"--distillation.teacher={path}", *ALL_INNER), None)
 
 
 def test_a_crf_learns_inner_states(experiments, teachers, tmp_path):
@@ -184,7 +184,7 @@ def test_packed_samples_have_the_losses_of_padded_ones(experiments, teachers):
 )
 def test_a_setting_that_does_not_fit_is_one_message_with_its_key(make, teacher, overrides, message):
     with pytest.raises(InputError, match=message):
-        build(make(teacher, *overrides), None)
+        build_training(make(teacher, *overrides), None)
 
 
 def test_a_section_of_defaults_is_another_experiment(make, teacher):
@@ -281,7 +281,7 @@ def test_demonstrations_have_no_cache_because_they_change(experiments, teachers,
     with pytest.raises(
         InputError, match=r"distillation\.cache cannot be used with data\.demonstrations: they are drawn"
     ):
-        build(maker(experiments["cloze"])(*options), None)
+        build_training(maker(experiments["cloze"])(*options), None)
 
 
 INNER_ALONE = ["--distillation.alpha=0", "--distillation.labels=0", *INNER["hidden"]]
@@ -296,7 +296,7 @@ def test_a_student_of_inner_states_alone_has_no_best_checkpoint(experiments, tea
     assert not (tmp_path / "alone/best.ckpt").is_symlink()
     train(make(*options, "--distillation.labels=1"), tmp_path / "labels")
     assert (tmp_path / "labels/best.ckpt").is_symlink()
-    assert any("the last one is the result" in note for note in build(make(*options), None).notes)
+    assert any("the last one is the result" in note for note in build_training(make(*options), None).notes)
 
 
 def test_weights_of_losses_decide_too_whether_a_head_learns(make, teacher, tmp_path):
@@ -309,7 +309,7 @@ def test_a_student_that_has_a_trained_head_is_judged_by_its_scores(experiments, 
     values = experiments[TEXTS]
     train(maker(values)("--trainer.max_steps=1"), tmp_path / "base")
     experiment = maker({**values, "model": {"pretrained": str(tmp_path / "base/last.ckpt")}})(teacher, *INNER_ALONE)
-    setup = build(experiment, start_checkpoint(experiment.model))
+    setup = build_training(experiment, start_checkpoint(experiment.model))
     callbacks = training_callbacks(experiment, setup.task, tmp_path, 2, validates=True)
     assert callbacks[-1].monitor == "val/accuracy"
     assert not any("untrained head" in note for note in setup.notes)
@@ -321,8 +321,8 @@ def test_a_calibrated_student_of_a_calibrated_teacher_is_refused(experiments, tm
     train(make(calibrated, "--trainer.max_steps=1"), tmp_path)
     options = [f"--distillation.teachers.one={tmp_path / 'last.ckpt'}"]
     with pytest.raises(InputError, match=r"data\.calibration would be applied twice: the teacher one is calibrated"):
-        build(make(calibrated, *options), None)
-    build(make(*options), None)
+        build_training(make(calibrated, *options), None)
+    build_training(make(*options), None)
 
 
 @pytest.mark.parametrize("key", ["checkpoint.monitor=val/loss", "checkpoint.mode=min", "early_stopping.patience=2"])
@@ -334,7 +334,7 @@ def test_a_student_of_inner_states_alone_cannot_be_judged_by_scores(make, teache
 def test_pre_training_has_no_cache_because_masks_change(experiments, teachers, tmp_path):
     options = [f"--distillation.teacher={teachers('pretraining')}", f"--distillation.cache={tmp_path}"]
     with pytest.raises(InputError, match=r"distillation\.cache cannot be used in pre-training: masks are drawn anew"):
-        build(maker(experiments["pretraining"])(*options), None)
+        build_training(maker(experiments["pretraining"])(*options), None)
 
 
 # -- together with tuning ------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_a_tuned_student_learns_inner_states_and_resumes_bit_for_bit(experiments
     experiment = maker(tuned)(*options, "--checkpoint.keep_last=9", "--optimizer.learning_rate=1e-3")
 
     def trained(folder, resume=None):
-        setup = build(experiment, start_checkpoint(experiment.model))
+        setup = build_training(experiment, start_checkpoint(experiment.model))
         steps = setup.data.plan.num_steps
         callbacks = training_callbacks(experiment, setup.task, folder, steps, validates=True)
         trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)

@@ -123,14 +123,14 @@ def test_a_command_killed_at_its_start_leaves_a_free_directory(tmp_path):
 
 
 def test_a_run_finished_by_another_command_meanwhile_is_not_started_again(home, tmp_path, monkeypatch, capsys):
-    run, build = RunDirectory(tmp_path / "run"), training.build
+    run, build = RunDirectory(tmp_path / "run"), training.build_training
 
     def beaten(experiment, start):
         run.path.mkdir()
         run.write_config({"of": "another"})
         return build(experiment, start)
 
-    monkeypatch.setattr(training, "build", beaten)
+    monkeypatch.setattr(training, "build_training", beaten)
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(run.path)]
     assert main(command) == 2
     assert f"{run.path}: another command has just begun a run there" in capsys.readouterr().err

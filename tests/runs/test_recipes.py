@@ -14,7 +14,7 @@ import yaml
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.directory import RunDirectory
 from tests.support.runs import logged
 
@@ -70,7 +70,7 @@ def weights(run, step):
 
 
 def initial(config, *overrides):
-    return build(load_experiment([config], overrides), None).task.model.state_dict()
+    return build_training(load_experiment([config], overrides), None).task.model.state_dict()
 
 
 def go_back(run, copy, step):
@@ -89,7 +89,7 @@ def test_gradual_unfreezing_moves_each_layer_from_its_step_on_and_survives_a_kil
     states = [initial(config), *(weights(run, step) for step in range(1, STEPS + 1))]
     starts = {"classifier.": 0, "encoder.pooler.": EVERY, "encoder.layers.1.": EVERY}
     starts |= {"encoder.layers.0.": 2 * EVERY, "encoder.embeddings.": 3 * EVERY}
-    for name in dict(build(load_experiment([config]), None).task.model.named_parameters()):
+    for name in dict(build_training(load_experiment([config]), None).task.model.named_parameters()):
         [first] = [step for start, step in starts.items() if name.startswith(start)]
         moved = [not torch.equal(before[name], after[name]) for before, after in pairwise(states)]
         assert moved == [step >= first for step in range(STEPS)], name
@@ -261,7 +261,7 @@ def test_a_checkpoint_of_lamb_cannot_be_resumed_with_the_published_adam(config, 
 
 def test_muon_receives_the_matrices_of_the_blocks_and_lamb_the_exempt_parameters(config):
     def groups(name):
-        task = build(load_experiment([config], [f"--optimizer.name={name}"]), None).task
+        task = build_training(load_experiment([config], [f"--optimizer.name={name}"]), None).task
         return task, task.configure_optimizers()["optimizer"].param_groups
 
     task, muon = groups("muon")
@@ -297,9 +297,9 @@ def started(config, tmp_path_factory) -> Path:
 
 
 def test_releases_and_groups_reach_the_optimizer_step(config):
-    task = build(load_experiment([config], GRADUAL), None).task
+    task = build_training(load_experiment([config], GRADUAL), None).task
     assert set(task.optimization.releases.values()) == {0, 2, 4, 6}
-    assert build(load_experiment([config]), None).task.optimization.releases == {}
+    assert build_training(load_experiment([config]), None).task.optimization.releases == {}
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import register_activation, register_attention, register_head
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import HEADS
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from tests.support import own_parts
@@ -163,7 +163,7 @@ def test_tensor_parallelism_refuses_parts_with_parameters(experiment, model, mes
     trainer = {"strategy": "fsdp", "devices": 2, "tensor_parallel_size": 2}
     read = load_experiment([experiment(trainer=trainer, **model)], [], None, [MODULE])
     with pytest.raises(InputError, match=message):
-        build(read, None)
+        build_training(read, None)
 
 
 def test_fsdp_refuses_a_scalar_parameter(experiment):
@@ -178,7 +178,7 @@ def test_fsdp_refuses_a_scalar_parameter(experiment):
     register_activation("scaled", Scaled)
     file = experiment(trainer={"strategy": "fsdp"}, config={"hidden_act": "scaled"})
     with pytest.raises(InputError, match=r"cannot slice the scalar parameter encoder.* give it the shape \(1,\)"):
-        build(load_experiment([file]), None)
+        build_training(load_experiment([file]), None)
 
 
 @pytest.mark.slow

@@ -257,12 +257,12 @@ def test_a_compiled_run_resumes_to_the_same_weights_under_clean_names(home, tmp_
 
 def test_the_settings_of_computation_reach_the_model(home):
     from bert_lightning.config.experiment import load_experiment
-    from bert_lightning.runs.building import build
+    from bert_lightning.runs.building import build_training
 
     overrides = ["--model.attention", "eager", "--model.activation_checkpointing", "true"]
-    encoder = build(load_experiment([home / "pretraining.yaml"], overrides), None).task.model.backbone
+    encoder = build_training(load_experiment([home / "pretraining.yaml"], overrides), None).task.model.backbone
     assert (encoder.attention, encoder.activation_checkpointing) == ("eager", True)
-    encoder = build(load_experiment([home / "pretraining.yaml"]), None).task.model.backbone
+    encoder = build_training(load_experiment([home / "pretraining.yaml"]), None).task.model.backbone
     assert (encoder.attention, encoder.activation_checkpointing) == ("auto", False)
 
 
@@ -287,7 +287,7 @@ def test_reinitialising_layers_of_random_weights_is_not_silent(home, tmp_path, c
 @pytest.mark.parametrize(("labels", "is_left_out"), [(["neg", "pos"], False), (["pos", "neg"], True)])
 def test_a_head_left_out_for_its_labels_is_reported(tmp_path, labels, is_left_out):
     from bert_lightning.config.experiment import load_experiment
-    from bert_lightning.runs.building import build
+    from bert_lightning.runs.building import build_training
 
     config = transformers.BertConfig(
         vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=2
@@ -306,6 +306,6 @@ def test_a_head_left_out_for_its_labels_is_reported(tmp_path, labels, is_left_ou
         "trainer": {"max_steps": 1},
     }
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
-    notes = build(load_experiment([tmp_path / "e.yaml"]), read_checkpoint(tmp_path / "start")).notes
+    notes = build_training(load_experiment([tmp_path / "e.yaml"]), read_checkpoint(tmp_path / "start")).notes
     assert any("the head of" in note and "labels" in note for note in notes) == is_left_out
     assert any("classifier.weight" in note for note in notes) == is_left_out

@@ -23,7 +23,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import export_onnx
-from bert_lightning.runs.building import Setup, build
+from bert_lightning.runs.building import Setup, build_training
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.pretraining.task import NUM_CANDIDATES, PretrainingTask
@@ -67,7 +67,7 @@ def values_of(task: str, start: Path, tables, stores, folder: Path) -> dict:
 
 def built(values: dict) -> Setup:
     experiment = load_experiment([], [], values)
-    return build(experiment, start_checkpoint(experiment.model))
+    return build_training(experiment, start_checkpoint(experiment.model))
 
 
 def predicted(setup: Setup, rows: list[dict]) -> list[dict]:

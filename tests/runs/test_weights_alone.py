@@ -13,7 +13,7 @@ from bert_lightning.checkpoints.native import load_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.training import checkpoint_folder
 from bert_lightning.training.checkpointing import CheckpointSettings
@@ -91,7 +91,7 @@ def test_everything_but_resuming_works_from_weights_alone(fit, values, capsys):
     assert main(["validate", "--checkpoint", str(run)]) == 0
     assert main(["runs", str(run)]) == 0
     assert "finished" in capsys.readouterr().out
-    setup = build(maker({**values, "model": {"pretrained": str(run)}})(), read_checkpoint(run))
+    setup = build_training(maker({**values, "model": {"pretrained": str(run)}})(), read_checkpoint(run))
     assert torch.equal(
         setup.task.model.state_dict()["encoder.pooler.bias"],
         content(run, "best.ckpt")["state_dict"]["model.encoder.pooler.bias"],
@@ -148,7 +148,7 @@ def test_a_reduction_that_fails_changes_nothing_and_is_no_failure_of_the_trainin
 
 def test_a_plain_trainer_scores_and_predicts_from_weights_alone(fit, values, tmp_path):
     run = fit("alone", ALONE)
-    setup = build(maker(values)(), None)
+    setup = build_training(maker(values)(), None)
     trainer = build_trainer(maker(values)(), tmp_path, [])
     path = (run / "checkpoints/last.ckpt").resolve()
     [scores] = trainer.validate(setup.task, setup.data, ckpt_path=path, verbose=False)

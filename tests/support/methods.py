@@ -10,7 +10,7 @@ import torch
 
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.step_method import BackwardPass, CountedLosses, PlainStep, StepMethod
 from bert_lightning.tasks.task import Task
@@ -46,7 +46,7 @@ def maker(values: dict[str, Any]) -> Make:
 
 def train(experiment: Experiment, folder: Path, resume: Path | None = None) -> Task:
     """Train, and return the task. Checkpoints are in the folder."""
-    setup = build(experiment, None)
+    setup = build_training(experiment, None)
     steps = setup.data.plan.num_steps
     callbacks = training_callbacks(experiment, setup.task, folder, steps, validates=True)
     trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
@@ -56,7 +56,7 @@ def train(experiment: Experiment, folder: Path, resume: Path | None = None) -> T
 
 def micro_batches(experiment: Experiment, number: int = 1) -> tuple[Task, list[Batch]]:
     """Return a task before training, in training mode, and the micro-batches of its first step."""
-    setup = build(experiment, None)
+    setup = build_training(experiment, None)
     plan = dataclasses.replace(setup.data.plan, accumulate=number)
     return setup.task.train(), list(setup.data.training_batches(0, plan, 0, 1))
 
@@ -108,7 +108,7 @@ class TwoPasses:
 
     share: float = 0.25
 
-    def build(self, losses: CountedLosses) -> StepMethod:
+    def build_training(self, losses: CountedLosses) -> StepMethod:
         return TwoPassesStep(losses, self.share)
 
 

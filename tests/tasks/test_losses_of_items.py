@@ -7,7 +7,7 @@ import yaml
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import LOSSES, Focal, LabelSmoothing, item_losses
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.tasks.catalogue import TASKS
 from tests.support.runs import fit, logged, weights
 from tests.support.task_data import task_data, tiny_classification
@@ -29,7 +29,7 @@ def values(tables, tokenizer, tmp_path):
 
 
 def task_and_batch(experiment):
-    setup = build(experiment, None)
+    setup = build_training(experiment, None)
     split = setup.data.splits["train"]
     return setup.task.eval(), split.batch(torch.arange(6).numpy())
 
@@ -119,7 +119,7 @@ def test_validation_uses_the_loss_of_training(values, tmp_path):
     from bert_lightning.model.pretrained import fill
 
     fill(task.model, read_checkpoint(tmp_path / "run/checkpoints/last.ckpt"))
-    data = build(experiment, None).data
+    data = build_training(experiment, None).data
     batch = data.splits["validation"].batch(torch.arange(30).numpy())
     with torch.no_grad():
         mean = (task.sums(batch)[0] / task.counts(batch)[0]).item()
@@ -152,7 +152,7 @@ def test_a_task_that_cannot_use_the_loss_says_so(values, home, task, changes, me
         made["data"] |= changes.get("data", {})
     experiment = load_experiment(made)
     with pytest.raises(InputError, match=message):
-        build(experiment, None)
+        build_training(experiment, None)
 
 
 def test_the_default_loss_changes_no_identity(values):

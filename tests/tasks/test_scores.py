@@ -17,7 +17,7 @@ from bert_lightning.model import (
     BertForRelationClassification,
     BertForSequenceClassification,
 )
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.question_answering.decoding import WindowScores
@@ -68,7 +68,7 @@ def setup(request, tables, tokenizer, tmp_path):
         "data": task_data(request.param, tables, tmp_path)
         | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 24},
     }
-    return build(load_experiment([], [], values), None)
+    return build_training(load_experiment([], [], values), None)
 
 
 def test_perfect_outputs_score_full_marks(setup):

@@ -1,13 +1,14 @@
 """The table of tasks and its descriptions."""
 
 import dataclasses
+import shutil
 
 import pytest
 
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.loading.module import TrainingLength
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_scoring, build_training
 from bert_lightning.tasks.catalogue import TASKS, register_task, task_spec
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
 from bert_lightning.tasks.text_classification.spec import TEXT_CLASSIFICATION
@@ -47,7 +48,7 @@ def test_a_custom_task_is_built_without_a_change_elsewhere(experiment, monkeypat
 
     monkeypatch.setattr("bert_lightning.tasks.catalogue.TASKS", dict(TASKS))
     register_task(dataclasses.replace(TEXT_CLASSIFICATION, name="mine", task=Mine))
-    setup = build(dataclasses.replace(experiment(max_steps=4), task="mine"), None)
+    setup = build_training(dataclasses.replace(experiment(max_steps=4), task="mine"), None)
     assert isinstance(setup.task, Mine)
     assert setup.task.checkpoint_entry()["task"] == "mine"
     with pytest.raises(ValueError, match="already called 'mine'"):
@@ -55,17 +56,27 @@ def test_a_custom_task_is_built_without_a_change_elsewhere(experiment, monkeypat
 
 
 def test_a_setup_that_scores_has_no_length_and_no_optimisation(experiment, tmp_path):
-    trained = build(experiment(max_steps=4), None).task
+    trained = build_training(experiment(max_steps=4), None).task
     checkpoint = dataclasses.replace(
         trained.model.to_checkpoint(tmp_path, trained.tokenizer.vocabulary),
         task=trained.name,
         task_settings=trained.task_settings,
     )
-    scored = build(experiment(max_steps=4), checkpoint, "validation")
+    scored = build_scoring(experiment(max_steps=4), checkpoint, "validation")
     assert scored.task.optimization is None
     assert list(scored.data.splits) == ["validation"]
     with pytest.raises(InputError, match="without a length"):
         scored.data.plan  # noqa: B018
+
+
+def test_a_checkpoint_is_scored_with_its_own_vocabulary_after_that_of_the_data_is_gone(experiment, tmp_path):
+    settings = experiment(max_steps=4)
+    checkpoint = checkpoint_of(settings, tmp_path)
+    shutil.rmtree(tmp_path / "tokenizer")
+    with pytest.raises(InputError, match="tokenizer"):
+        build_training(settings, None)
+    scored = build_scoring(settings, checkpoint, "validation")
+    assert scored.task.tokenizer.vocabulary == checkpoint.vocabulary
 
 
 @pytest.fixture(params=[("token-classification", "crf"), ("question-answering", "answerability")], ids=lambda p: p[0])
@@ -85,7 +96,7 @@ def option(request, tables, tokenizer, tmp_path):
 
 def checkpoint_of(experiment, folder):
     """The checkpoint of a run that has not trained yet."""
-    task = build(experiment, None).task
+    task = build_training(experiment, None).task
     checkpoint = task.model.to_checkpoint(folder, task.tokenizer.vocabulary)
     return dataclasses.replace(checkpoint, task=task.name, task_settings=task.task_settings)
 
@@ -94,9 +105,9 @@ def checkpoint_of(experiment, folder):
 def test_a_checkpoint_is_scored_only_with_the_head_that_it_was_trained_with(option, tmp_path, trained, scored):
     name, experiment = option
     checkpoint = checkpoint_of(experiment(trained), tmp_path)
-    assert build(experiment(trained), checkpoint, "validation").notes == []
+    assert build_scoring(experiment(trained), checkpoint, "validation").notes == []
     with pytest.raises(InputError, match=rf"^model\.head\.{name} is {scored}, but .* was trained with {trained}: "):
-        build(experiment(scored), checkpoint, "validation")
+        build_scoring(experiment(scored), checkpoint, "validation")
 
 
 def test_a_checkpoint_that_lacks_a_parameter_of_its_head_is_not_scored_and_one_too_many_is_noted(
@@ -105,19 +116,19 @@ def test_a_checkpoint_that_lacks_a_parameter_of_its_head_is_not_scored_and_one_t
     checkpoint = checkpoint_of(experiment(max_steps=4), tmp_path)
     bias = checkpoint.tensors["classifier.bias"]
     more = dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, "second.bias": bias})
-    [note] = build(experiment(max_steps=4), more, "validation").notes
+    [note] = build_scoring(experiment(max_steps=4), more, "validation").notes
     assert "not used: second.bias" in note
     del checkpoint.tensors["classifier.bias"]
     with pytest.raises(InputError, match=r"cannot be scored .* all parameters of the model: classifier\.bias$"):
-        build(experiment(max_steps=4), checkpoint, "validation")
+        build_scoring(experiment(max_steps=4), checkpoint, "validation")
 
 
 def test_the_length_in_epochs_becomes_steps(experiment):
-    setup = build(experiment(max_epochs=1.5), None)
+    setup = build_training(experiment(max_epochs=1.5), None)
     samples = setup.data.num_training_samples
     assert setup.data.plan.num_steps == int(samples / 8 * 1.5) == setup.task.optimization.num_steps
     with pytest.raises(InputError, match=rf"max_epochs 0\.05 of {samples} samples are less than one batch of 8"):
-        build(experiment(max_epochs=0.05), None)
+        build_training(experiment(max_epochs=0.05), None)
 
 
 def test_a_length_is_either_in_steps_or_in_epochs():
@@ -127,7 +138,7 @@ def test_a_length_is_either_in_steps_or_in_epochs():
 
 
 def test_micro_batches_chosen_later_replace_those_of_the_length(experiment):
-    data = build(experiment(max_steps=4), None).data
+    data = build_training(experiment(max_steps=4), None).data
     assert isinstance(data, TextClassificationDataModule)
     assert len(data.training_batches(0, data.plan, 0, 1)) == 1
     data.use_micro_batches(4)

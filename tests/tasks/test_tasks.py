@@ -11,7 +11,7 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.rebuilding import task_of
@@ -42,7 +42,7 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
 
 def train(experiment, folder: Path):
     """Train, and return the task, the data and the trainer."""
-    data, task, *_ = build(experiment, None)
+    data, task, *_ = build_training(experiment, None)
     steps = data.plan.num_steps
     callbacks = training_callbacks(experiment, task, folder, steps, validates=True)
     trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
@@ -52,7 +52,7 @@ def train(experiment, folder: Path):
 
 def test_a_task_overfits_eight_samples(make, tmp_path):
     experiment = make("--optimizer.learning_rate", "5e-3", *NO_DROPOUT)
-    setup = build(experiment, None)
+    setup = build_training(experiment, None)
     plan = TrainingPlan(60, 1, 1)
     batch = setup.data.training_batches(0, plan, 0, 1)[0]
     task = setup.task
@@ -100,7 +100,7 @@ def spoiled(value, bad):
 
 @pytest.mark.parametrize("bad", ["a \ud83d", float("nan"), None])
 def test_half_a_character_or_a_missing_value_in_any_text_is_an_error_with_its_location(make, bad):
-    task = build(make(), None).task.eval()
+    task = build_training(make(), None).task.eval()
     rows = [values for row in RAW[task.name] for values in spoiled(row, bad)]
     assert len(rows) >= 2
     for values in rows:
@@ -112,7 +112,7 @@ def test_half_a_character_or_a_missing_value_in_any_text_is_an_error_with_its_lo
 
 
 def test_validation_does_not_depend_on_the_batch_size(make, tmp_path):
-    setup = build(make(), None)
+    setup = build_training(make(), None)
     results = []
     for size in (7, 64):
         setup.data.evaluation_batch_size = size
@@ -191,7 +191,7 @@ def test_loss_weights_scale_the_gradient_of_each_loss(store, tmp_path):
     for weight in (0.0, 1.0):
         overrides = ["--loss_weights.nsp_loss", str(weight)]
         experiment = load_experiment([], overrides, values)
-        start = build(experiment, None).task.model.nsp_head.weight.detach().clone()
+        start = build_training(experiment, None).task.model.nsp_head.weight.detach().clone()
         task, _, _ = train(experiment, tmp_path / str(weight))
         moved[weight] = (task.model.nsp_head.weight - start).abs().max().item()
         losses = task.training_metrics

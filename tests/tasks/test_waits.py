@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.plugins.precision import Precision
 
 from bert_lightning.optim.optimizers import OPTIMIZERS
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.training.precision import ScaledFloat16
 from tests.support.accelerator import Waits, steps_on_meta
@@ -23,7 +23,7 @@ def make(store, validation_store, tables, tokenizer, tmp_path_factory):
 
     def made(name, *overrides):
         values = experiment_of(name, sources, tmp_path_factory.mktemp("waits"))
-        setup = build(maker(values)(*STEPS, *overrides), None)
+        setup = build_training(maker(values)(*STEPS, *overrides), None)
         return setup.task, setup.data
 
     return made

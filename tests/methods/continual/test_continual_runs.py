@@ -169,18 +169,18 @@ def _rows(table):
 
 
 def _training_lengths(run):
-    from bert_lightning.runs.building import build
+    from bert_lightning.runs.building import build_training
     from bert_lightning.runs.starting_point import start_checkpoint
 
     experiment = RunDirectory(run).read_experiment()
-    return build(experiment, start_checkpoint(experiment.model)).data.splits["train"].lengths
+    return build_training(experiment, start_checkpoint(experiment.model)).data.splits["train"].lengths
 
 
 @pytest.mark.slow
 def test_single_texts_among_pairs_have_no_second_separator_and_pairs_among_single_texts_have_one(
     fit, firsts, tokenizer, tmp_path
 ):
-    from bert_lightning.runs.building import build
+    from bert_lightning.runs.building import build_training
     from bert_lightning.runs.starting_point import start_checkpoint
 
     run = fit(
@@ -192,7 +192,7 @@ def test_single_texts_among_pairs_have_no_second_separator_and_pairs_among_singl
         firsts("none"),
     )
     experiment = RunDirectory(run).read_experiment()
-    split = build(experiment, start_checkpoint(experiment.model)).data.splits["train"]
+    split = build_training(experiment, start_checkpoint(experiment.model)).data.splits["train"]
     batch = split.batch(np.arange(len(split.lengths)))
     separators = (batch["input_ids"] == tokenizer.sep_id).sum(1)
     own = torch.tensor([example.text_pair is not None for example in split.examples])

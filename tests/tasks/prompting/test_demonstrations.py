@@ -12,7 +12,7 @@ from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_scoring, build_training
 from bert_lightning.tasks.prompting.demonstrations import Demonstrations, keys_of_step
 from bert_lightning.tasks.prompting.settings import ClozeData
 from tests.support.methods import train
@@ -32,7 +32,7 @@ def make(tables, tokenizer, tmp_path):
 
 
 def test_every_class_is_shown_once_after_the_text_and_never_the_text_itself(make, tokenizer):
-    data = build(make(), None).data
+    data = build_training(make(), None).data
     split = data.splits["train"]
     pieces = {tuple(each): number for number, each in enumerate(split.demonstrations.pieces)}
     assert len(pieces) == 12
@@ -54,7 +54,7 @@ def test_every_class_is_shown_once_after_the_text_and_never_the_text_itself(make
 
 
 def test_draws_depend_on_the_step_and_not_on_how_it_is_divided(make):
-    data = build(make(), None).data
+    data = build_training(make(), None).data
     whole = data.training_batches(3, TrainingPlan(9, 1, 1), 0, 1)
     halves = data.training_batches(3, TrainingPlan(9, 2, 1), 0, 1)
     width = max(each["input_ids"].shape[1] for each in halves)
@@ -69,7 +69,7 @@ def test_draws_depend_on_the_step_and_not_on_how_it_is_divided(make):
 
 
 def test_a_checkpoint_alone_predicts_with_the_examples_of_its_training(make, tmp_path):
-    setup = build(make(), None)
+    setup = build_training(make(), None)
     task = setup.task.eval()
     checkpoint = dataclasses.replace(
         task.model.to_checkpoint(tmp_path, task.tokenizer.vocabulary),
@@ -80,18 +80,18 @@ def test_a_checkpoint_alone_predicts_with_the_examples_of_its_training(make, tmp
     one, other = task.predict_rows(rows, 8), task.predict_rows(rows[::-1], 1)[::-1]
     for mine, theirs in zip(one, other, strict=True):
         assert mine["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
-    scored = build(make(), checkpoint, "validation")
+    scored = build_scoring(make(), checkpoint, "validation")
     assert scored.task.predict_rows(rows, 8) == one
     batch = setup.data.splits["validation"].batch(np.arange(5))
     assert torch.equal(batch["input_ids"], scored.data.splits["validation"].batch(np.arange(5))["input_ids"])
     del checkpoint.task_settings["demonstrations"]
     with pytest.raises(InputError, match="demonstrations needs the examples of a training, and this checkpoint has"):
-        build(make(), checkpoint, "validation")
+        build_scoring(make(), checkpoint, "validation")
 
 
 def test_the_score_of_a_text_is_the_mean_over_its_draws_and_the_first_draw_is_that_of_a_single_one(make):
-    task = build(make(), None).task.eval()
-    several = build(make("--data.demonstration_draws=3", "--data.examples_seed=1"), None)
+    task = build_training(make(), None).task.eval()
+    several = build_training(make("--data.demonstration_draws=3", "--data.examples_seed=1"), None)
     with torch.no_grad():
         # Small weights would make all draws the same.
         for parameter in task.model.parameters():
@@ -127,7 +127,7 @@ def test_the_score_of_a_text_is_the_mean_over_its_draws_and_the_first_draw_is_th
 def test_several_draws_train_validate_predict_and_explain(make, tmp_path):
     several = make("--data.demonstration_draws=4")
     task = train(several, tmp_path).eval()
-    split = build(several, None).data.splits["validation"]
+    split = build_training(several, None).data.splits["validation"]
     outputs = task.outputs_for(split, 8)
     assert len(outputs) == len(split.examples)
     scores = task.scores(split, outputs, split.subsets[0])
@@ -159,7 +159,7 @@ def test_what_cannot_be_shown_is_refused_with_its_key(make):
     with pytest.raises(
         InputError, match=r"^data.max_seq_length is 24, of which the text gets 6 and each of 3 demonstrations 6, but"
     ):
-        build(make("--data.max_seq_length=24", "--data.pattern={text} {mask} cat cat cat"), None)
+        build_training(make("--data.max_seq_length=24", "--data.pattern={text} {mask} cat cat cat"), None)
     few = [LabelledText("", "x", None, label, "") for label in "aab"]
     with pytest.raises(InputError, match="needs two examples of each class, and there is 1 of 'b'"):
         Demonstrations(few, ["a", "b"], [[1], [2], [3]])

@@ -11,7 +11,7 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.datasets.catalogue import standard_set
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build
+from bert_lightning.runs.building import build_training
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
 from bert_lightning.tasks.text_classification.few_shot import PUBLISHED_SEEDS, few_shot
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
@@ -100,7 +100,7 @@ def test_the_seed_of_the_run_chooses_unless_the_split_has_its_own(tables, tokeni
 
     def rows(*overrides):
         experiment = load_experiment([], ["--data.examples_per_class=4", *overrides], values)
-        return build(experiment, None).data.splits["train"].examples
+        return build_training(experiment, None).data.splits["train"].examples
 
     assert rows("--seed_everything=21") == rows("--seed_everything=1", "--data.examples_seed=21")
     assert rows("--seed_everything=21") != rows("--seed_everything=42")
