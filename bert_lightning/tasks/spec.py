@@ -26,11 +26,7 @@ def _no_arguments(*_: object) -> Arguments:
     return {}
 
 
-def _settings_of(data: Any, saved: Saved) -> Arguments:
-    return {"settings": data.settings}
-
-
-def _by_default(_: object) -> Arguments:
+def _by_default(*_: object) -> Arguments:
     """Stand for the function that `TaskSpec` derives from its classes."""
     raise NotImplementedError
 
@@ -54,8 +50,10 @@ class TaskSpec:
         model: encoder with its head; its positional argument is the architecture.
         task: LightningModule; its positional arguments are model, architecture and tokenizer, its keyword is
             `optimization`.
-        task_arguments: data module, saved values -> arguments of `task`; by default its `settings`.
-        saved_task_arguments: saved values -> arguments of `task`; by default its `settings`.
+        kept: names of the arguments of `task` that its checkpoints keep in `task_settings`, in addition to the
+            settings of the data, such as `labels`. A new task gets attributes of the data module with these names.
+        task_arguments: data module, saved values -> arguments of `task`; by default `settings` and those in `kept`.
+        saved_task_arguments: saved values -> arguments of `task`; by default `settings` and those in `kept`.
         saved_head_arguments: checkpoint -> arguments of `model`; by default what its `arguments_of` returns.
         head_settings: dataclass of the keys under `model.head`. If it is a subclass of `HeadSettings`, `model` takes
             the argument `head`, a custom head.
@@ -80,7 +78,8 @@ class TaskSpec:
     data: Callable[..., StepDataModule]
     model: Callable[..., PretrainedModel]
     task: Callable[..., Task]
-    task_arguments: Callable[[Any, Saved], Arguments] = _settings_of
+    kept: tuple[str, ...] = ()
+    task_arguments: Callable[[Any, Saved], Arguments] = _by_default
     saved_task_arguments: Callable[[Saved], Arguments] = _by_default
     saved_head_arguments: Callable[[Checkpoint], Arguments] = _by_default
     head_settings: type = NoHeadSettings
@@ -95,11 +94,21 @@ class TaskSpec:
     keeps_every_head: bool = False
 
     def __post_init__(self) -> None:
+        if self.task_arguments is _by_default:
+            object.__setattr__(self, "task_arguments", self._from_data)
         if self.saved_task_arguments is _by_default:
-            object.__setattr__(self, "saved_task_arguments", self._saved_settings)
+            object.__setattr__(self, "saved_task_arguments", self._from_checkpoint)
         if self.saved_head_arguments is _by_default:
             arguments_of = getattr(self.model, "arguments_of", _no_arguments)
             object.__setattr__(self, "saved_head_arguments", arguments_of)
 
-    def _saved_settings(self, saved: Saved) -> Arguments:
-        return {"settings": self.data_settings(**saved["data"])}
+    def _from_data(self, data: Any, saved: Saved) -> Arguments:
+        """Return the arguments of a task from its data, except what a checkpoint that is scored decides."""
+        own = {name: getattr(data, name) for name in self.kept if hasattr(data, name)}
+        return {"settings": data.settings, **own, **self._kept_of(saved)}
+
+    def _from_checkpoint(self, saved: Saved) -> Arguments:
+        return {"settings": self.data_settings(**saved["data"]), **self._kept_of(saved)}
+
+    def _kept_of(self, saved: Saved) -> Arguments:
+        return {name: saved[name] for name in self.kept if name in saved}

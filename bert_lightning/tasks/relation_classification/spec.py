@@ -16,12 +16,8 @@ RELATION_CLASSIFICATION = TaskSpec(
     task=RelationClassificationTask,
     head_settings=HeadSettings,
     head_arguments=lambda head, data: {"labels": data.labels},
-    task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
+    kept=("labels",),
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_task_arguments=lambda saved: {
-        "settings": RelationClassificationData(**saved["data"]),
-        "labels": saved["labels"],
-    },
     prepare_vocabulary=with_markers,
     guess_settings=guess_relations,
 )

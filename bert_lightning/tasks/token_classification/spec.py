@@ -21,11 +21,7 @@ TOKEN_CLASSIFICATION = TaskSpec(
     head_settings=TokenClassificationHead,
     head_arguments=_head_arguments,
     head_options=lambda tensors: {"crf": "crf.transitions" in tensors},
-    task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
+    kept=("labels",),
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_task_arguments=lambda saved: {
-        "settings": TokenClassificationData(**saved["data"]),
-        "labels": saved["labels"],
-    },
     guess_settings=guess_tags,
 )
