@@ -159,7 +159,7 @@ def watched_lines(read: Callable[[], Overview], wait: Callable[[], bool]) -> Ite
             if str(known.get(run.directory)) != str(change):
                 known[run.directory] = change
                 yield "  ".join(printable(cell) for cell in cells(run, time.time())[:-1] if cell)
-        if found.is_over() or not wait():
+        if found.is_over or not wait():
             break
     yield totals(found.runs)
 

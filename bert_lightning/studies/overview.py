@@ -25,18 +25,16 @@ class Overview:
     Attributes:
         runs: all of them, those of a study in the order of its record.
         problems: sentences about folders and records that could not be read.
+        is_over: whether no run will change by itself.
     """
 
     runs: list[RunStatus]
     problems: list[str]
+    is_over: bool
 
     def failed(self) -> list[RunStatus]:
         """Return the runs that ended without a result: failed, killed and damaged ones."""
         return [run for run in self.runs if run.state in FAILED]
-
-    def is_over(self) -> bool:
-        """Return whether no run will change by itself."""
-        return all(run.state in ENDED for run in self.runs)
 
 
 def overview(paths: Sequence[Path]) -> Overview:
@@ -48,41 +46,49 @@ def overview(paths: Sequence[Path]) -> Overview:
     runs: list[RunStatus] = []
     problems: list[str] = []
     seen: set[str] = set()
+    is_over = True
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path} is a file: name its folder" if path.exists() else f"{path} does not exist")
         for folder in run_folders(path, problems):
-            found = _runs_of_study(folder, problems) if (folder / STUDY).is_file() else [read_status(folder)]
-            for run in found:
+            is_study = (folder / STUDY).is_file()
+            works = is_study and _works_on_study(folder)
+            for run in _runs_of_study(folder, works, problems) if is_study else [read_status(folder)]:
+                # A run waits for the process that works on its study. Without one, it waits for a command.
+                is_over &= run.state in ENDED or (run.state == "waiting" and not works)
                 place = os.path.realpath(run.directory)
                 if place not in seen:
                     seen.add(place)
                     runs.append(run)
-    return Overview(runs, problems)
+    return Overview(runs, problems, is_over)
 
 
-def _runs_of_study(folder: Path, problems: list[str]) -> list[RunStatus]:
+def _works_on_study(folder: Path) -> bool:
+    """Return whether a process works on a study. If the file system cannot say, one may."""
+    try:
+        return lock_holder(folder) is not None
+    except OSError:
+        return True
+
+
+def _runs_of_study(folder: Path, works: bool, problems: list[str]) -> list[RunStatus]:
     """Return the runs of a study. If its record cannot be read, return the runs that are on the disk."""
     try:
         record = StudyRecord.read(folder)
     except InputError as error:
         problems.append(str(error))
         return [read_status(run) for run in run_folders(folder / "runs", problems)]
-    try:
-        is_running = lock_holder(folder) is not None
-    except OSError:
-        is_running = True
-    return [_recorded_status(folder, run, is_running) for run in record.runs]
+    return [_recorded_status(folder, run, works) for run in record.runs]
 
 
-def _recorded_status(folder: Path, run: RecordedRun, is_running: bool) -> RunStatus:
+def _recorded_status(folder: Path, run: RecordedRun, works: bool) -> RunStatus:
     """Return the state of a run of a study: that of its directory, unless the record of the study knows more."""
     directory, message = folder / run.directory, " ".join((run.message or "").split())
     status = read_status(directory) if directory.is_dir() else None
     if status is None:
         log = folder / run.log
         state = run.state
-        if state == "running" and not is_running:
+        if state == "running" and not works:
             status = RunStatus(directory, "killed", message or "no process works on this study")
         elif state == "finished":
             status = RunStatus(directory, "damaged", "its directory is no longer there")

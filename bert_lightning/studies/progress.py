@@ -44,8 +44,9 @@ class Progress:
             directory = self.directories[run]
             self.runs[run] = current(run, folder, directory, known.get(directory))
         for run, recorded in list(self.runs.items()):
-            # A directory in the last record was compared when it was added.
-            if recorded.directory not in known and self.directories.is_other_run(run):
+            # A directory in the last record was compared when it was added. One that differed is compared again.
+            last = known.get(recorded.directory)
+            if (last is None or last.message == _OTHER) and self.directories.is_other_run(run):
                 self.runs[run] = replace(recorded, state="failed", message=_OTHER)
             elif self._is_stale(run):
                 self.runs[run] = replace(recorded, state="failed", message=STALE)

@@ -149,9 +149,11 @@ def beyond_plan(num_steps: int) -> str:
     )
 
 
-def limiting_flag(trainer: Trainer) -> str:
-    """Name the flag of the Trainer because of which it evaluates only part of a split."""
+def limiting_flag(trainer: Trainer) -> str | None:
+    """Name the flag of the Trainer because of which it evaluates only part of a split; None if no flag is set."""
     names = ["fast_dev_run", "overfit_batches"] if trainer.state.fn == TrainerFn.FITTING else ["fast_dev_run"]
     limit = "limit_test_batches" if trainer.testing else "limit_val_batches"
     name = next((name for name in names if getattr(trainer, name)), limit)
-    return f"{name}={getattr(trainer, name)}"
+    value = getattr(trainer, name)
+    # The integer 1 is one batch, and 1.0 is all of them.
+    return None if isinstance(value, float) and value == 1.0 and name == limit else f"{name}={value}"

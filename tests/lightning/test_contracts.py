@@ -1,6 +1,7 @@
 """A plain Trainer keeps to Lightning's contracts of hooks, metrics and stages."""
 
 import re
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,22 @@ def test_the_loss_of_the_outputs_is_the_logged_loss(plain):
     task, data = plain.make(trainer__accumulate_grad_batches=2)
     trainer(callbacks=[hooks]).fit(task, data)
     assert hooks.losses[-1] == pytest.approx(task.training_metrics["train/loss"], rel=1e-6)
+
+
+def test_a_loader_that_loses_a_batch_of_a_split_stops_the_evaluation(plain):
+    task, data = plain.make()
+    loader = data.val_dataloader()
+
+    class Losing:
+        split = loader.split
+
+        def __iter__(self):
+            return islice(iter(loader), 1)
+
+    with pytest.raises(
+        InputError, match=r"^val: the loader returned \d+ of \d+ sequences, so the split cannot"
+    ):
+        trainer().validate(task, Losing())
 
 
 def test_each_value_reaches_the_loggers_once(plain):

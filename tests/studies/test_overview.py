@@ -225,6 +225,13 @@ def test_runs_of_a_study_have_what_their_directories_say_and_else_what_its_recor
     assert states(overview([study])) == expected | {"starting": "running"}
 
 
+def test_a_study_whose_runs_wait_is_over_unless_a_process_works_on_it(tmp_path, hold):
+    study = make_study(tmp_path / "study", recorded("runs/new", "waiting"))
+    assert overview([study]).is_over
+    hold(study)
+    assert not overview([study]).is_over
+
+
 def test_a_damaged_record_of_a_study_is_named_and_its_runs_are_shown(tmp_path, capsys, caplog):
     study = make_study(tmp_path / "study")
     make_run(study / "runs/e/1")
@@ -307,7 +314,7 @@ def test_without_a_terminal_watching_prints_each_change_once_and_ends_with_the_l
             replace(each, state=state, scores=scores)
             for each, (state, scores) in zip((running, other), seen.pop(0), strict=True)
         ]
-        return Overview(now, [])
+        return Overview(now, [], all(each.state == "finished" for each in now))
 
     lines = list(watched_lines(read, lambda: True))
     assert [line.split()[1] for line in lines] == ["running", "finished", "running", "finished", "runs:"]

@@ -226,7 +226,10 @@ def test_a_directory_with_other_settings_is_not_taken_for_the_run():
     values["optimizer"]["learning_rate"] = 0.5
     begin(run, ended="finished").write_config(values)
     found = state(run, None)
-    assert (found.state, found.message) == ("failed", "its directory holds a run with other settings")
+    other = ("failed", "its directory holds a run with other settings")
+    assert (found.state, found.message) == other
+    again = state(run, None, state=found.state, message=found.message)
+    assert (again.state, again.message) == other, "the second command takes it for the run"
 
 
 def test_a_record_is_read_back_as_it_was_written_and_its_faults_are_named(tmp_path):

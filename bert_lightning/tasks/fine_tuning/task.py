@@ -213,12 +213,18 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
         """Return the part of a split that was seen, which usually is all of it, and its outputs in order.
 
         Raises:
-            InputError: no example was seen with all of its sequences.
+            InputError: no example was seen with all of its sequences, or a sequence was not seen although no flag of
+                the Trainer limits the evaluation.
         """
         num_sequences = len(split.lengths)
         if len(outputs) == num_sequences:
             return split, [outputs[number] for number in range(num_sequences)]
         flag = limiting_flag(self.trainer)
+        if flag is None:
+            raise InputError(
+                f"{prefix}: the loader returned {len(outputs)} of {num_sequences} sequences, so the split cannot be "
+                f"scored: pass the data module, or its own {prefix}_dataloader()"
+            )
         unseen = set(split.owners[[number for number in range(num_sequences) if number not in outputs]].tolist())
         numbers = np.array([n for n in range(len(split.examples)) if n not in unseen], dtype=np.int64)
         if not len(numbers):
