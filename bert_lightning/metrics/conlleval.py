@@ -13,7 +13,7 @@ from bert_lightning.tags import BOUNDARY, OUTSIDE, PREFIXES, SplitTag, split_tag
 
 # A bracket is a span of one word, and `.` is like O.
 _PREFIXES = (*PREFIXES, "[", "]", ".")
-# (prefix before, prefix) between which a span ends, or starts, for any types.
+# Pairs of neighbouring prefixes between which a span ends, or starts, whatever the types are.
 _ENDS = {"BB", "BO", "IB", "IO", "EE", "EI", "EO"}
 _STARTS = {"BB", "IB", "OB", "OI", "EE", "EI", "OE"}
 

@@ -78,7 +78,7 @@ def learning_accuracy(matrix: Matrix) -> float | None:
 
 
 def measures(matrix: Matrix, untrained: Row | None = None) -> dict[str, float]:
-    """Return every measure that is defined for a complete sequence, by name.
+    """Return the measures of a complete sequence by name, without those that are not defined.
 
     >>> sorted(measures([[0.9, 0.2], [0.6, 0.8]]))
     ['average accuracy', 'backward transfer', 'forgetting', 'learning accuracy']

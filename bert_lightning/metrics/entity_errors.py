@@ -28,9 +28,9 @@ class EntityErrors:
 
     Attributes:
         correct: right type and boundaries.
-        boundary: right type, overlapping.
+        boundary: right type; the spans overlap, but their boundaries differ.
         type: right boundaries, another type.
-        both: overlapping, another type.
+        both: another type; the spans overlap, but their boundaries differ.
         missed: gold without a prediction.
         spurious: predicted without gold.
     """

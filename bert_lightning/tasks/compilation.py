@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-# Forms of a batch, such as padded with and without a mask, have a graph each. Beyond this limit, which is 8 in torch,
-# everything would silently run uncompiled.
+# Each form of a batch, such as padded with or without a mask, has its own graph. Beyond this limit, which is 8 in
+# torch, everything would silently run uncompiled.
 _MOST_GRAPHS = 32
 
 

@@ -42,7 +42,7 @@ def numbers(values: Tensor) -> Distribution:
 
 
 def described(task: nn.Module) -> str:
-    """Describe a task for a message that its predictions cannot be compared: a CRF is the reason if it has one."""
+    """Describe a task for the message that its predictions cannot be compared. A CRF is a reason, so it is named."""
     crf = " with a CRF, which scores whole sequences of tags" if getattr(task.model, "crf", None) else ""
     return f"the task {task.name}{crf}"
 
@@ -85,10 +85,10 @@ def divergence(student: Distribution, teacher: Distribution, temperature: float)
 
     Hinton et al. 2015, arXiv 1503.02531, section 2: the logits of both are divided by the temperature T. The factor
     T^2 keeps the size of the gradient, which is T (q - p) for the probabilities p of the teacher and q of the
-    student. If T is large, it is the difference of the centred logits divided by L (section 2.1). For numbers, the
-    mean squared error takes the place of KL, and T has no effect.
+    student. If T is large, the gradient is about the difference of the centred logits divided by L (section 2.1).
+    For numbers, the mean squared error takes the place of KL, and T has no effect.
 
-    Equal logits give exactly 0, and so do their gradients.
+    Equal logits give exactly 0, and gradients of exactly 0.
 
     >>> one, other = one_of(torch.tensor([[1.0, 3.0]])), one_of(torch.tensor([[3.0, 1.0]]))
     >>> divergence(one, one, 2.0).item(), round(divergence(one, other, 2.0).item(), 4)
@@ -110,7 +110,7 @@ def symmetric_divergence(one: Distribution, other: Distribution) -> Tensor:
     With the probabilities p and q it is sum((p - q) (log p - log q)), in which no term is negative (Jeffreys 1946).
     For numbers it is the mean squared error, which is this sum for normal distributions with the variance 1.
 
-    Equal logits give exactly 0, and so do their gradients.
+    Equal logits give exactly 0, and gradients of exactly 0.
 
     >>> one, other = one_of(torch.tensor([[0.0, 0.0]])), one_of(torch.tensor([[0.0, 2.0]]))
     >>> round(symmetric_divergence(one, other).item(), 4), symmetric_divergence(one, one).item()

@@ -64,7 +64,7 @@ class Inference(LightningModule):
         The only argument may also be a batch of the data module.
 
         Raises:
-            InputError: the first argument is text.
+            InputError: the first argument is a text or a list.
         """
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             return self.compute_batch(inputs[0])
@@ -141,7 +141,7 @@ class Inference(LightningModule):
                     "trainer.predict takes raw inputs or the data module, not encoded batches: pass data"
                 )
             if not isinstance(item, str | dict):
-                # The default `collate_fn` turns pairs of texts around, and the result looks like other pairs.
+                # The default `collate_fn` transposes a list of pairs, and the result looks like other pairs.
                 raise InputError(f"batch {batch_idx + 1} holds {type(item).__name__} objects: {_FOR_SEVERAL_TEXTS}")
             if isinstance(item, dict) and not isinstance(batch, list):
                 raise InputError(f"batch {batch_idx + 1} is a dictionary of lists: {_FOR_SEVERAL_TEXTS}")

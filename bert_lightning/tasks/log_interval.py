@@ -102,7 +102,7 @@ class LogInterval:
                 log.warning("the checkpoint's open log interval has other losses: the first metrics are without it")
             restored, self._seconds_before = None, 0.0
         self._sums = None if restored is None else _restored_sums(restored, share).to(device)
-        # A training that ended during a validation has left the clock standing.
+        # A training that ended during a validation has left the clock stopped.
         self._started, self._paused = time.perf_counter(), None
 
     def pause(self) -> None:

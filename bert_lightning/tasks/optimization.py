@@ -80,7 +80,7 @@ class Optimization:
         """Return the factor on the learning rate.
 
         Raises:
-            ContractError: that of a custom schedule is no finite number.
+            ContractError: the factor of a custom schedule is not a finite number.
         """
         factor = self.schedule.factor(step, self.num_steps)
         if not isinstance(factor, Real) or not math.isfinite(factor):

@@ -19,7 +19,7 @@ Saved = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NoHeadSettings:
-    """Settings of a head without options that cannot be exchanged: `model.head` has no keys."""
+    """Settings of a head that has no options and cannot be exchanged: `model.head` has no keys."""
 
 
 def _no_arguments(*_: object) -> Arguments:

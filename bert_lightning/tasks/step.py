@@ -60,7 +60,7 @@ class Backward:
 
         Args:
             losses: (L,) the summed losses of the micro-batch.
-            of: a tensor that requires gradients. Those that it holds do not change.
+            of: a tensor that requires gradients. Its `grad` does not change.
 
         Raises:
             ContractError: the losses carry no gradients.
@@ -166,7 +166,7 @@ def numbers_on(device: torch.device, values: Sequence[float]) -> Tensor:
 
 
 def _numbered(values: object, number: int, event: str) -> Tensor:
-    """Return values after checking that they are one per sum: another number would be stretched silently.
+    """Return values after checking that they are one per sum: another number would be broadcast silently.
 
     Raises:
         ContractError: they are no tensor of that number.

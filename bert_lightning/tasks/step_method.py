@@ -75,7 +75,7 @@ class StepMethod(TrainingSums, Protocol):
 
 @runtime_checkable
 class StepPart(Protocol):
-    """A part of a step method that follows the training. `Task.step_parts` lists those of a task.
+    """A part of a step method that is told when each step begins. `Task.step_parts` lists those of a task.
 
     Modules that it adds to the task are in checkpoints, like the model.
     """
@@ -85,7 +85,7 @@ class StepPart(Protocol):
         """The names of the modules that it adds to the task."""
 
     def configure(self) -> None:
-        """Prepare for parameters in their final form, split over processes; before a checkpoint is loaded."""
+        """Prepare for the final parameters, which may be split over processes, before a checkpoint is loaded."""
 
     def begin_step(self, step: int, num_steps: int, seed: int) -> None:
         """Begin a step, before its first micro-batch.
@@ -111,17 +111,17 @@ class PlainStep:
 
     @property
     def loss_names(self) -> Sequence[str]:
-        """(K,) those of the losses."""
+        """(K,) the names of the sums of `losses`."""
         return self.losses.loss_names
 
     @property
     def num_losses(self) -> int:
-        """That of the losses."""
+        """How many of the sums of `losses` are losses."""
         return self.losses.num_losses
 
     @property
     def loss_factors(self) -> Sequence[float]:
-        """(L,) those of the losses."""
+        """(L,) the factors of `losses`."""
         return self.losses.loss_factors
 
     def counts(self, batch: Batch) -> Tensor:

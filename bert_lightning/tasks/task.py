@@ -58,14 +58,14 @@ class Task(LoggedTask, PredictedLosses, Inference):
     Attributes:
         optimization: None if the task only scores and predicts.
         step_method: turns a micro-batch into gradients.
-        step_parts: the parts of it that follow the training.
+        step_parts: the parts of it that are told when each step begins.
         beside_model: modules that train together with the model and that training alone needs, such as the
             projections of distillation. Checkpoints hold them, so that a run resumes. Models, exports and the digest
             of the weights do not.
         penalty: what each step adds to the gradients of the whole batch; None if there is nothing.
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
-        gradient_norms: the norm of each of them.
+        gradient_norms: the norm of each of these gradients.
         is_computing_gradients: whether a step has begun and has not changed weights yet; also true after it failed.
     """
 
@@ -136,11 +136,11 @@ class Task(LoggedTask, PredictedLosses, Inference):
         return (1.0,) * self.num_losses
 
     def operations(self, batch: Batch, num_passes: float = 1) -> float:
-        """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+        """Return the floating-point operations of `num_passes` forward and backward passes over a micro-batch."""
         return num_passes * self.operations_of(batch, self.num_scored(batch))
 
     def operations_of(self, batch: Batch, num_scored: int) -> float:
-        """Return the operations of one forward and backward pass, if so many tokens are scored."""
+        """Return the operations of one forward and backward pass in which `num_scored` tokens are scored."""
         tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
         of_forward = forward_operations(self.config, tokens, pairs, batch["num_sequences"], num_scored)
         if self._passes is None:

@@ -135,7 +135,7 @@ def _check_length(trainer: Trainer, num_steps: int) -> None:
 
 
 def use_planned_length(trainer: Trainer) -> None:
-    """Train one Lightning epoch, which is the whole plan, with a Trainer that has no length; Lightning's is 1,000."""
+    """Let a Trainer without a length train one Lightning epoch, which is the whole plan; Lightning trains 1,000."""
     if trainer.max_epochs is None and trainer.max_steps == -1:
         trainer.fit_loop.max_epochs = 1
 

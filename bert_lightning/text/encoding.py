@@ -17,7 +17,8 @@ class CachingEncoder:
 
     No rule of BERT's tokenization crosses a space, so the ids of a text are those of its chunks, one after the other.
     Running text repeats its words, so most chunks are only looked up. On novels, `prepare` as a whole takes less than
-    half the time of the tokenizer alone (`experiments/README.md`, the speed of the data). Memory is bounded.
+    half the time of the library's `encode_batch` alone (`experiments/README.md`, the speed of the data). Memory is
+    bounded.
 
     >>> from bert_lightning.text.vocabulary import train_wordpiece
     >>> tokenizer = train_wordpiece(["to be or not to be"] * 2, vocab_size=40)

@@ -1,6 +1,6 @@
 """Text to word pieces exactly as in the original Python code (`google-research/bert`, `tokenization.py`).
 
-The default is transformers' tokenizer. The original differs from it in five points:
+By default, text is encoded as in transformers (`wordpiece.py`). The original code differs in five points:
 
 - words of 101 to 200 characters are split, not replaced by [UNK];
 - special tokens that are written in the text are treated as plain text;
@@ -82,7 +82,9 @@ class OriginalEncoding:
 
 @lru_cache(1 << 16)
 def _clean(character: str) -> str:
-    """Return a character, but a space for white space, "" for a control character, and spaces around an ideograph.
+    """Return a character as the tokenizer reads it: white space as one space, a control character as nothing.
+
+    An ideograph gets a space on each side. Every other character stays as it is.
 
     The original is `tokenization.py: _clean_text, _tokenize_chinese_chars`.
     """

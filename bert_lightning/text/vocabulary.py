@@ -13,7 +13,7 @@ from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import MAX_CHARACTERS_PER_WORD, SPECIAL_TOKENS, UNKNOWN, WordPieceTokenizer
 
-# Only the thousand most frequent characters get entries: the default of the `tokenizers` trainer.
+# Only the thousand most frequent characters get entries: the default of `BertWordPieceTokenizer.train`.
 MAX_ALPHABET = 1000
 # Total length of the distinct words that are counted; above it, the rarest words are dropped.
 MAX_DISTINCT_CHARACTERS = 1 << 25

@@ -96,7 +96,7 @@ class WordPieceTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the vocabulary and its settings; equal exactly if every text gets equal ids."""
+        """SHA-256 of the vocabulary and its settings. If two tokenizers share it, they give every text equal ids."""
         vocabulary = self.vocabulary
         content: list[object] = [vocabulary.entries, vocabulary.lowercase]
         # By default accents are stripped exactly if text is lower-cased.
@@ -116,11 +116,11 @@ class WordPieceTokenizer:
 def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceTokenizer:
     """Load a tokenizer from a folder with `vocab.txt` or `tokenizer.json`, or from a vocabulary file.
 
-    `cased` decides whether text is lower-cased if the files do not say. With None, a vocabulary next to a model gets
-    the casing of the model's checkpoint (`with_casing`), and any other vocabulary lower-cases.
+    `cased` decides whether text is lower-cased if the files do not say. With None, a vocabulary next to a model
+    lower-cases unless an entry holds a capital letter (`with_casing`), and any other vocabulary lower-cases.
 
     Raises:
-        InputError: there is no vocabulary, it is not usable, or the folder has another casing.
+        InputError: there is no vocabulary, it is not usable, or its files say uncased although `cased` is true.
     """
     path = Path(path)
     try:

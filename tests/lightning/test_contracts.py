@@ -107,9 +107,7 @@ def test_a_loader_that_loses_a_batch_of_a_split_stops_the_evaluation(plain):
         def __iter__(self):
             return islice(iter(loader), 1)
 
-    with pytest.raises(
-        InputError, match=r"^val: the loader returned \d+ of \d+ sequences, so the split cannot"
-    ):
+    with pytest.raises(InputError, match=r"^val: the loader returned \d+ of \d+ sequences, so the split cannot"):
         trainer().validate(task, Losing())
 
 

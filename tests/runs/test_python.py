@@ -413,6 +413,12 @@ def test_a_name_is_registered_once(register):
             register(name, "text-classification", splits)
 
 
+def test_a_scheme_of_tags_that_a_data_set_cannot_have_is_refused(register):
+    with pytest.raises(ValueError, match=r"^x: scheme is 'BIOES'; it must be 'none', or left out"):
+        register("x", "token-classification", {"train": "a"}, scheme="BIOES")
+    assert "x" not in STANDARD_SETS
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

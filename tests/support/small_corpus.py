@@ -3,6 +3,11 @@
 import random
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from bert_lightning.data.corpus.token_store import TokenStore
+
 NOUNS = ["cat", "dog", "bird", "fish", "horse", "river", "stone", "cloud", "tree", "house", "road", "garden"]
 VERBS = ["sees", "finds", "likes", "follows", "leaves", "carries"]
 ADJECTIVES = ["old", "young", "red", "quiet", "bright", "heavy"]
@@ -25,6 +30,12 @@ def write_corpus(path: Path, documents: list[list[str]]) -> Path:
     """Write the original format: one sentence per line, a blank line between documents."""
     path.write_text("\n\n".join("\n".join(document) for document in documents) + "\n", encoding="utf-8")
     return path
+
+
+def sentence_ends(store: TokenStore, document: int) -> NDArray[np.int64]:
+    """Return the end of each sentence of a document, in tokens from the document's start, (sentences,)."""
+    section, first, last, start = store.locate(document)
+    return section.sentences[first:last].astype(np.int64) - start
 
 
 SMALL_MODEL = {

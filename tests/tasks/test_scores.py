@@ -1,6 +1,7 @@
 """Scores of every fine-tuning task, for perfect outputs and compared with independent counts."""
 
 import json
+import random
 from collections import Counter
 
 import numpy as np
@@ -28,7 +29,7 @@ from bert_lightning.tasks.relation_classification.task import RelationClassifica
 from bert_lightning.tasks.text_classification.data import EncodedTexts
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
-from tests.support.task_data import task_data
+from tests.support.task_data import squad, task_data
 
 FULL = {"accuracy": 1, "macro_f1": 1, "micro_f1": 1, "matthews": 1, "entity_f1": 1, "entity_precision": 1}
 FULL |= {"entity_recall": 1, "squad_exact": 100, "squad_f1": 100}
@@ -77,6 +78,30 @@ def test_perfect_outputs_score_full_marks(setup):
     scores = setup.task.scores(split, outputs, split.subsets[0])
     assert scores == {name: pytest.approx(FULL[name]) for name in scores}
     assert set(setup.task.validation_metrics) - {"loss"} == set(scores)
+
+
+def test_a_right_answer_of_nothing_is_right_in_the_report(tokenizer, tmp_path):
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps(squad(random.Random(1), 6, no_answer=True)))
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "answers",
+        "task": "question-answering",
+        "model": {"size": "tiny"},
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "precision": "32"},
+        "data": {"train": str(path), "validation": str(path), "tokenizer": str(tmp_path / "tokenizer")},
+    }
+    task, data = build_training(load_experiment([], [], values), None)[1::-1]
+    split = data.splits["validation"]
+    nothing = np.array([0])
+    outputs = [
+        WindowScores(nothing, np.array([-9.0], dtype=np.float32), nothing, np.array([-9.0], dtype=np.float32), 9.0)
+        for _ in split.windows
+    ]
+    columns, rows = task.report(split, outputs).tables["questions"]
+    shown = {row[columns.index("gold")]: (row[columns.index("exact")], row[columns.index("f1")]) for row in rows}
+    assert shown.pop("") == (1.0, 1.0)
+    assert set(shown.values()) == {(0.0, 0.0)}
 
 
 def test_any_outputs_give_predictions_files_and_a_report(setup):

@@ -29,7 +29,7 @@ def convert(store: Path, output: Path, *, num_workers: int | None = None) -> Pre
         num_workers: processes; one per core unless given.
 
     Raises:
-        InputError: `store` is of today's format or damaged, or `output` holds something else.
+        InputError: `store` is of today's format or damaged, or `output` is `store` or holds something else.
         WorkError: the disk is full; finished sections stay, and the same call continues.
     """
     if num_workers is not None and num_workers < 1:
@@ -37,6 +37,8 @@ def convert(store: Path, output: Path, *, num_workers: int | None = None) -> Pre
     opened = TokenStore(store)
     if not isinstance(opened.files, EarlierFiles):
         raise InputError(f"{store} is a token store of today's format: there is nothing to convert")
+    if output.exists() and output.samefile(store):
+        raise InputError(f"--output is {output}, the store itself, which stays as it is: choose another folder")
     settings = cast(StoreSettings, read_manifest(store)["settings"])
     refuse_other_content(output, settings)
     tasks = _tasks(store.absolute(), opened.files, opened.tokenizer)

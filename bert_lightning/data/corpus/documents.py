@@ -191,13 +191,14 @@ def detect_layout(source: str, corpus: CorpusFormat | None = None) -> Literal["s
     """
     ended = single = lines = blocks = 0
     in_block = False
-    for line in _first_lines(source, corpus or CorpusFormat()):
+    corpus = corpus or CorpusFormat()
+    for line in _first_lines(source, corpus):
         text = line.strip()
         if text:
             lines += 1
             blocks += not in_block
             ended += bool(_SENTENCE_END.search(text))
-            single += len(split_sentences(text)) == 1
+            single += len(split_sentences(text, corpus.language)) == 1
         in_block = bool(text)
         if lines == 1000:
             break

@@ -61,8 +61,8 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
 class DaskExecutor(Executor):
     """An executor that gives the work to the workers of a Dask client.
 
-    `submit` returns the futures of the client. Dask's executor would convert them. It loses a result if the worker
-    that holds it dies during the transfer and the task runs again.
+    `submit` returns the futures of the client. Dask's own executor would convert them, and would lose a result if
+    the worker that holds it dies during the transfer and the task runs again.
     """
 
     def __init__(self, client: "distributed.Client") -> None:

@@ -55,7 +55,7 @@ class PreparationSummary:
         num_unknown: tokens that are [UNK].
         num_shards: files with tokens.
         num_sections: all sections.
-        num_kept_sections: the sections that an earlier preparation had written.
+        num_kept_sections: how many of them an earlier preparation had written.
         sentence_lengths: histogram of sentence lengths in tokens; bin k counts those above 2^(k - 1) and up to 2^k.
         document_lengths: histogram of document lengths, with the same bins.
         frequent: the most frequent word pieces, and how often each occurs.
@@ -156,7 +156,7 @@ def build_store(
         num_workers: processes; one per core unless given.
         scheduler: address of a Dask scheduler whose workers do the work.
         progress: callback that receives the size of each section that is done.
-        empty: the reason why there may be no section, for the message.
+        empty: the end of the message if there is no section.
 
     Raises:
         InputError: there is no section, or a task raises it. Files of this call are removed again.
@@ -228,7 +228,7 @@ def _passages(sources: Sequence[str], formats: Sequence[CorpusFormat], repairs: 
 
 @contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Make the folder, and keep other preparations out of it. The system ends this however the process ends.
+    """Make the folder, and lock other preparations out. The system releases the lock, however the process ends.
 
     Raises:
         InputError: another preparation works in the folder, or it cannot be made.

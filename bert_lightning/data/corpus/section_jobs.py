@@ -25,7 +25,8 @@ from bert_lightning.data.corpus.store_builder import StoreBuilder
 from bert_lightning.errors import WorkError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-# Characters of text per section. Even a small corpus has sections for several workers, and one is read at once.
+# Characters of text per section: few enough that a small corpus has sections for several workers, and that a whole
+# section can be read at once.
 CHARACTERS_PER_SECTION = 4 << 20
 
 
@@ -36,7 +37,7 @@ class SectionTask(NamedTuple):
     key: str
     """SHA-256 of everything that decides its content; a section with this key is kept"""
     size: int
-    """what its progress counts for"""
+    """how much it counts in the progress: characters of text, or tokens of a converted store"""
     write: Callable[[Path], WrittenSection | None]
     """writes the section to a file, in any process; None if there is no token"""
 

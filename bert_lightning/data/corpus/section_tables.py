@@ -4,7 +4,7 @@ STORE/sections.npy        one row per section
 STORE/chunk_counts.bin    the SHA-256 of each row; then, for each length of `CHUNK_LENGTHS`, a row with the chunks of
                           each section, uint32
 
-A run needs one row of the second table, so its time grows with the sections and not with the documents.
+A run reads one row of the second table, so the time to start it depends on the number of sections, not of documents.
 """
 
 import hashlib
@@ -140,7 +140,7 @@ def write_chunk_table(file: IO[bytes], by_section: IO[bytes], num_sections: int)
 
 
 def section_ends(rows: NDArray[np.void], token_bytes: int) -> NDArray[np.int64]:
-    """Return for each section the byte of its shard after its last one, (sections,)."""
+    """Return for each section the index of the first byte after it in its shard, (sections,)."""
     documents, sentences, tokens = (
         rows[name].astype(np.int64) for name in ("num_documents", "num_sentences", "num_tokens")
     )

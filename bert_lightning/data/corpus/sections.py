@@ -1,6 +1,7 @@
 """Sections: documents of about four million characters, their arrays and their bytes in a shard.
 
-A section is what `prepare` encodes at a time, and what the order of training shuffles. Its bytes in a shard are
+`prepare` encodes one section at a time. Training reads the sections of a large store in random order (`rounds.py`).
+The bytes of a section in a shard are
 
     documents    (documents, 2) uint32, the end of each document in sentences and in tokens
     sentences    (sentences,) uint32, the end of each sentence in tokens
@@ -8,7 +9,7 @@ A section is what `prepare` encodes at a time, and what the order of training sh
     tokens       (tokens,) uint16, or uint32 if the vocabulary has more than 65,536 entries
 
 An end is the index after the last token (or the number after the last sentence), counted from the section's start. A
-frame is `FRAME` tokens. The first three arrays are the head of the section and have one checksum, so a read at random
+frame is `FRAME` tokens. The first three arrays are the head of the section and have one checksum, so a random read
 verifies the head once and then only the frames that it needs. All numbers are little-endian.
 """
 
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 
 from bert_lightning.errors import InputError
 
-# Tokens that are read and verified together. Smaller frames cost digests, larger ones cost time at a read at random.
+# Tokens that are read and verified together. Smaller frames need more digests, and larger ones make a random read
+# slower.
 FRAME = 1 << 12
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _Number = TypeVar("_Number", int, NDArray[np.int64])
@@ -170,8 +172,14 @@ class Section:
             self._verified[number] = 1
 
 
+_REPAIR = "run the command that made the store again"
+
+
 class _Reader:
-    """A file that is open for reads at given places, without a map: a file that is cut later ends no process."""
+    """A file that is open for reads at given offsets.
+
+    It is not mapped into memory: if a mapped file is cut, reading it kills the process.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -180,7 +188,7 @@ class _Reader:
         try:
             self._file = open(self.path, "rb", buffering=0)
         except FileNotFoundError:
-            raise InputError(with_repair(f"{self.path} is missing", self.path.name)) from None
+            raise missing(self.path) from None
         except OSError as error:
             raise self._unreadable(error) from None
         return self
@@ -212,12 +220,12 @@ class _Reader:
 
 def damaged(path: Path, fault: str) -> InputError:
     """Return an error about a damaged shard, with the way to repair it."""
-    return InputError(with_repair(f"{path} is damaged: {fault}", path.name))
+    return InputError(f"{path} is damaged: {fault}. Delete {path.name} and {_REPAIR}")
 
 
-def with_repair(fault: str, name: str) -> str:
-    """Return a message about a damaged file or folder of a store, with the way to repair it."""
-    return f"{fault}. Delete {name} and run the command that made the store again"
+def missing(path: Path) -> InputError:
+    """Return the error for a file of a store that is not there, with the way to repair it."""
+    return InputError(f"{path} is missing. To repair the store, {_REPAIR}")
 
 
 def lengths_of(ends: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -18,9 +18,8 @@ from bert_lightning.data.corpus.section_tables import (
     ChunkTable,
     section_ends,
 )
-from bert_lightning.data.corpus.sections import Section, SectionPlace, damaged, with_repair
+from bert_lightning.data.corpus.sections import Section, SectionPlace, damaged, missing
 from bert_lightning.data.corpus.shard_files import shard_name
-from bert_lightning.errors import InputError
 
 FORMAT = 3
 _HEADS_KEPT = 8
@@ -56,7 +55,7 @@ class StoreFiles(Protocol):
         num_documents: documents of each section, (sections,).
         num_tokens: tokens of each section, (sections,).
         joined: for each section whether its first document continues the last one of the section before.
-        num_bytes: bytes of all sections; None in a format whose order of training covers the whole store.
+        num_bytes: bytes of all sections; None in the earlier format, whose samples are shuffled as a whole.
     """
 
     fingerprint: str
@@ -196,7 +195,7 @@ def _read_rows(path: Path, sha256: str) -> NDArray[np.void]:
     try:
         content = path.read_bytes()
     except OSError:
-        raise InputError(with_repair(f"{path} is missing", path.name)) from None
+        raise missing(path) from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise damaged(path, "its SHA-256 differs from the one it was written with")
     # Not `np.load`, which would copy the rows.
@@ -213,6 +212,6 @@ def _check_size(path: Path, expected: int) -> None:
     try:
         size = path.stat().st_size
     except OSError:
-        raise InputError(with_repair(f"{path} is missing", path.name)) from None
+        raise missing(path) from None
     if size != expected:
         raise damaged(path, f"it has {size:,} bytes and should have {expected:,}")

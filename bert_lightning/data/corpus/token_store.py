@@ -50,7 +50,7 @@ class TokenStore:
         num_documents: documents in all sections; a document in several sections counts once in each of them.
         num_tokens: tokens in all sections.
         section_tokens: tokens of each section, (sections,).
-        num_bytes: bytes of all sections; None if the order of training covers the whole store, as in earlier formats.
+        num_bytes: bytes of all sections; None in the earlier format, whose samples are shuffled as a whole.
 
     Raises:
         InputError: there is no store, or it is unfinished or damaged; the message names the file.
@@ -141,11 +141,6 @@ class TokenStore:
         """Return the number of sentences in a document."""
         _, first, last, _ = self.locate(document)
         return last - first
-
-    def sentence_ends(self, document: int) -> NDArray[np.int64]:
-        """Return the end of each sentence of a document, in tokens from the document's start, (sentences,)."""
-        section, first, last, start = self.locate(document)
-        return section.sentences[first:last].astype(np.int64) - start
 
     def tokens(self, document: int, start: int, stop: int) -> NDArray[np.unsignedinteger]:
         """Return tokens `start` to `stop` of a document, as a view that cannot be written to."""

@@ -188,7 +188,7 @@ def without_disagreement(
 ) -> Sequence[LabelledText]:
     """Leave out pairs that SNLI and MNLI label `-`, as their authors and GLUE do, and warn about their number.
 
-    Nothing is left out if labels other than theirs occur, or if `-` is a known class.
+    Nothing is left out if labels other than theirs occur, if `-` is the only label, or if it is a known class.
 
     Args:
         examples: the examples of one split.

@@ -69,6 +69,8 @@ def register_dataset(
     'happy'
     """
     _check(name, splits, problem_type, read)
+    if scheme not in (None, "none"):
+        raise ValueError(f"{name}: scheme is {scheme!r}; it must be 'none', or left out: the tags then decide it")
     described = StandardSet(
         task=task,
         splits={split: (_split_file(name, split, source),) for split, source in splits.items()},

@@ -12,7 +12,7 @@ from torch import Tensor
 from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.model.layers.packing import Packing, round_size
 
-# Lengths are padded to so many lengths per octave, which keeps the number of tensor shapes small.
+# Sequences are padded to one of this many lengths between two powers of two, so that there are few tensor shapes.
 NUM_LENGTHS = 8
 # The samples of this many batches are sorted by length together before they are cut into batches.
 BUCKET_BATCHES = 50
@@ -39,7 +39,7 @@ class Batch(TypedDict):
     """the squared lengths summed: the size of what attention computes"""
     num_sequences: int
     samples: NotRequired[Tensor | NDArray[np.int64]]
-    """training: the names of the samples in a report: numbers (B,), or epoch and index (B, 2); a tensor once moved"""
+    """training: the names of samples in a report: numbers (B,), or epochs and indices (B, 2); a tensor once loaded"""
     numbers: NotRequired[Tensor]
     """fine-tuning: (B,) the number of each sequence in its split"""
 
@@ -78,7 +78,7 @@ def assemble(
     """Join token ids to [CLS] A [SEP], or [CLS] A [SEP] B [SEP], and pad them. Single texts may be among pairs.
 
     The padded length is that of the longest sequence, rounded up by `round_size` but at most to `max_seq_length`: to
-    a multiple of 8, from 128 on of 16, from 256 on of 32.
+    a multiple of 8, and above 128, 256 and 512 to a multiple of 16, 32 and 64, and so on.
 
     Returns:
         input_ids (B, S), token_type_ids (B, S), lengths (B,).

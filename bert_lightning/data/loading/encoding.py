@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-# Characters of a text that are encoded per token that is kept. A word piece of running text has four or five.
+# For each token to keep, this many characters of a text are encoded. A word piece of running text has four or five.
 _CHARACTERS_PER_TOKEN = 12
 
 

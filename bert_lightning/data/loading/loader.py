@@ -27,7 +27,7 @@ class StepLoader(Generic[Item]):
         pin_memory: copy items to page-locked memory.
         what: the name of an item in the warning about one that takes long.
         split: the split that the items are batches of, for a task that scores splits as a whole.
-        first: returns the first item of an iteration; by default, that is 0.
+        first: returns the number of the item with which an iteration begins; 0 by default.
     """
 
     def __init__(

@@ -113,7 +113,7 @@ class StepDataModule(LightningDataModule):
         """The current division of training into steps and micro-batches.
 
         Raises:
-            InputError: the epochs are less than one step, or the data was built without a length.
+            InputError: the epochs hold less than one batch, or the data was built without a length.
         """
         length = self._given_length
         return TrainingPlan(self._num_steps, self._micro_batches or length.accumulate, length.seed)
@@ -154,7 +154,7 @@ class StepDataModule(LightningDataModule):
         come from it. So this reads the test split, and the validation split of data that was built to test.
 
         Raises:
-            InputError: the split is not set, or the data was built to score and is to train.
+            InputError: the split is not set, or the data was built to score but is used to train.
         """
         if stage == "fit" and not self.has_split("train"):
             raise InputError("this data module was built to score a split: build it without `split` to train on it")
@@ -212,7 +212,7 @@ class StepDataModule(LightningDataModule):
         return [("data.batch_size", self.batch_size, None)]
 
     def num_steps_of(self, max_epochs: float) -> int:
-        """Return the number of steps of some epochs: int(samples / batch size * epochs), as published."""
+        """Return the number of steps in `max_epochs` epochs: int(samples / batch size * epochs), as published."""
         return int(self.num_training_samples / self.batch_size * max_epochs)
 
     @abstractmethod
@@ -272,7 +272,7 @@ class StepDataModule(LightningDataModule):
         share, num_shares = self._share()
         size, inputs = self.evaluation_batch_size, self.inputs
         if isinstance(inputs, str | Mapping):
-            raise InputError("data.inputs is a list of inputs, not one of them")
+            raise InputError("data.inputs must be a list of inputs, not a single input")
         if inputs is None:
             self.read_once("test")
         total = len(inputs) if inputs is not None else self.num_examples_to_predict

@@ -51,7 +51,8 @@ class MaskedBatches:
         Args:
             samples: the samples of the micro-batch.
             max_seq_length: longest sample.
-            seed: seed of the masks; a sample's mask depends on it, its epoch and its number alone.
+            seed: seed of the masks; a sample's mask depends on it, its epoch, its number and, with `final_rate`, on
+                `progress`.
             progress: fraction of the training that is done, from 0 to 1.
             packed: put the samples end to end, without padding.
 

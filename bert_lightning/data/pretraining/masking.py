@@ -4,7 +4,8 @@ BERT (Devlin et al. 2019, arXiv:1810.04805, section 3.1) selects 15 % of the tok
 become a random token, and 10 % stay as they are. The model predicts all of them.
 
 Masking has two steps. `Masking.select` selects tokens of a micro-batch, and `apply_masks` replaces them. Both depend
-only on the text and on one 64-bit key per sequence. A sequence therefore gets the same masks in every process.
+only on the text, on one 64-bit key per sequence and, with `final_rate`, on the progress of training. A sequence
+therefore gets the same masks in every process.
 
 >>> ids = np.array([[101, 7, 8, 9, 102]])  # [CLS] three tokens [SEP]
 >>> candidates = np.array([[False, True, True, True, False]])
@@ -25,13 +26,13 @@ from numpy.typing import NDArray
 from bert_lightning.checks import RefusedValue, require_at_least
 from bert_lightning.data.loading.randomness import UInt64, uniforms
 
-# A sequence has one key; replacement uses its complement (`~keys`), so selection and replacement may share a start.
+# A sequence has one key. Replacement uses its complement (`~keys`), so both may count from the same numbers.
 # Tokens and words are counted from 0. Other draws count from these numbers, which exceed the length of any sequence.
 _SPAN_LENGTHS, _SPAN_STARTS = 1 << 20, 1 << 21
 _RANDOM_TOKENS = 1 << 20
 # Number of spans drawn per sequence. Single words are then selected until the number of tokens is reached.
 _NUM_SPAN_DRAWS = 64
-# A uniform number is below 1, so tokens and words with this number come last in a random order.
+# Uniform numbers are below 1, so tokens and words that get this number instead come last.
 _LAST = 2.0
 
 

@@ -9,7 +9,7 @@ from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.data.pretraining.samples import NumberedSample, Sample, Samples
 from bert_lightning.errors import InputError
 
-# Each block of this many samples holds each source in its exact proportion, which is rounded to a thousandth.
+# Each block of this many samples holds every source in its proportion, rounded to a thousandth.
 BLOCK = 1000
 
 
@@ -45,7 +45,7 @@ class Mixture:
         Each source is read epoch after epoch, in a random order that differs from epoch to epoch.
 
         Returns:
-            For each sample the epoch in its source, with `dupe_factor` the earlier epoch that it repeats, and the
+            For each sample the epoch in its source (with `dupe_factor`, the earlier epoch that it repeats), and the
             index in the mixture.
         """
         numbers = np.arange(start, stop, dtype=np.int64)

@@ -70,7 +70,7 @@ class Pools:
 
     @cached_property
     def _samples_per_pool(self) -> int:
-        """Samples drawn for a packed pool: slightly fewer than the measured samples that fit, found by bisection."""
+        """How many samples are drawn for a packed pool: slightly fewer than fit, as measured by bisection."""
         count = min(_NUM_MEASURED, self.mixture.num_samples)
         samples = self.mixture.samples(*self.mixture.draw(derive_key(self.seed, "measured"), 0, count))
         measured = np.array([sample.length for sample in samples], dtype=np.int64)

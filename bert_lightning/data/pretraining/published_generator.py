@@ -100,7 +100,7 @@ def google_instances(
         settings: settings of the generator.
         errors: the treatment of bytes that are not UTF-8.
         repairs: counts what had to be repaired.
-        progress: callback that receives the number of documents done, and of all, over all passes.
+        progress: callback that receives how many documents are done, and how many there are, over all passes.
 
     Raises:
         InputError: a source cannot be read, or there is no text.
@@ -188,7 +188,7 @@ def _joined(segments: Sequence[Segment]) -> Segment:
 
 
 def _random_second(documents: list[list[Segment]], number: int, target: int, generator: Random) -> Segment:
-    """Return whole segments of a random document, from a random one on.
+    """Return whole segments of a random document, from a random segment on.
 
     After ten draws the document of A is accepted.
     """

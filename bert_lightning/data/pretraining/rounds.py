@@ -73,7 +73,7 @@ class Rounds:
         return sections, indices - (self._ends[sections] - self._counts[sections])
 
     def indices(self, key: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the indices of the samples at some positions of an epoch; `key` is that of a single round."""
+        """Return the indices of the samples at some positions of an epoch; `key` orders a single round."""
         if self.num_rounds == 1:
             return permute(key, self.num_samples, positions)
         order = self._epoch(epoch)

@@ -84,7 +84,7 @@ class SentencePairs(DocumentSamples):
         return Sample(*truncate_pair(a, b, self.room, draws.kept), label)
 
     def _random_second(self, epoch: int, document: int, draws: Draws, target: int) -> Tokens:
-        """Return whole sentences of another document, from a random one on, until there are `target` tokens.
+        """Return whole sentences of another document, from a random sentence on, until there are `target` tokens.
 
         There is at least one sentence. The document is drawn from the sections of this round, which are read anyway;
         if they hold no other document, from the whole store.

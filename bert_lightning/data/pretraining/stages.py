@@ -92,7 +92,7 @@ class ResolvedStage(NamedTuple):
         first_step: the optimiser step with which it begins.
         max_seq_length: longest sample.
         batch_size: samples per step.
-        full_batch_size: the batch size after the warm-up; the batch size itself after that.
+        full_batch_size: in a stage of the warm-up, the batch size at its end; in any other stage, `batch_size`.
         accumulate: micro-batches per step; None for those of the trainer.
         samples_before: samples that the stages before consume.
     """

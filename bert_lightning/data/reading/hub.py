@@ -23,7 +23,7 @@ def parse_hub_source(source: str) -> HubSource:
     """Split `hub:NAME[@REVISION][:CONFIG[:SPLIT]]` into its fields.
 
     Raises:
-        InputError: there is no name.
+        InputError: there is no name, or there are more fields.
 
     >>> parse_hub_source("hub:nyu-mll/glue@main:cola")
     HubSource(name='nyu-mll/glue', revision='main', config='cola', split='train')
@@ -32,12 +32,17 @@ def parse_hub_source(source: str) -> HubSource:
     name, _, revision = name.partition("@")
     if not name:
         raise InputError(f"{source} names no data set; hub:NAME[@REVISION][:CONFIG[:SPLIT]] is expected")
+    if len(rest) > 2:
+        raise InputError(f"{source} has {len(rest) + 1} fields; hub:NAME[@REVISION][:CONFIG[:SPLIT]] is expected")
     config = rest[0] if rest and rest[0] else None
     return HubSource(name, revision or None, config, rest[1] if len(rest) > 1 else "train")
 
 
 def hub_revision(source: str) -> str | None:
-    """Return the commit at which a hub source is read; None for a folder, or if it is unknown."""
+    """Return the commit at which a hub source is read; None for a folder.
+
+    If the hub does not answer, return the revision that the source names, or None if it names none.
+    """
     import huggingface_hub
 
     name, revision, _, _ = parse_hub_source(source)

@@ -181,7 +181,7 @@ def _begin(file: IO[bytes], name: str, limit: int, carriage_returns: CarriageRet
     if carriage_returns == "keep" or not _FIRST_RETURN.match(first):
         return _Stream(first, file.readline, _LF_ONLY, limit, mark)
     if carriage_returns in ("warn", "refuse") and first.endswith(b"\n"):
-        log.warning("%s: line 1 ends in a carriage return, and a later one in LF: each of both ends a line", name)
+        log.warning("%s: line 1 ends in a carriage return, and a later one in LF: both are read as line ends", name)
     readline = _AnyLineEnds(file, first).readline
     return _Stream(readline(limit), readline, _ANY_END, limit, mark)
 
@@ -294,7 +294,7 @@ def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, location: str, offs
 
 
 def _last_break(raw: bytes) -> int:
-    """Return the end of the piece to cut off: after its last space, or before its last character without a space."""
+    """Return where to cut off a piece: after its last space, or before its last character if it has no space."""
     space = raw.rfind(b" ") + 1
     if space:
         return space

@@ -25,7 +25,7 @@ _OTHER_TABLES = {
 
 
 def refuse_to_replace(source: str, output: str | Path) -> None:
-    """Refuse to write the file that is read.
+    """Refuse an output that is the input file.
 
     Raises:
         InputError: both are the same file, even under two names.
@@ -38,15 +38,15 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     """Resolve files, folders (searched recursively), globs and `hub:` names to sources, in a fixed order.
 
     Files of a folder or glob are sorted by path. No file is read twice. Files that match a glob in `exclude` are left
-    out, and so are hidden files and other leftovers of programs (`is_leftover`). A file that is named
-    itself is always read.
+    out. So are hidden files and other leftovers of programs (`is_leftover`), unless an input names the file itself.
 
     Raises:
         InputError: an input matches nothing or is a table in a form that is not read, or `exclude` leaves nothing.
     """
     suffixes = tuple(suffixes)
-    if "" in exclude:
-        raise InputError("--exclude has an empty pattern")
+    for pattern in exclude:
+        if not Path(pattern).parts:
+            raise InputError(f"--exclude {pattern!r} names no file: a name, or a pattern such as '*.md', is expected")
     if "" in inputs:
         # An empty name would stand for the folder in which the command runs.
         raise InputError("the name of an input is empty: is a variable of the shell not set?")

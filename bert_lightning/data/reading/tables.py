@@ -74,14 +74,15 @@ def read_rows(
 ) -> Iterator[Row]:
     r"""Stream the rows of a TSV, CSV, JSONL or Parquet file, or of `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`.
 
-    TSV is read without quote handling, as GLUE is published; CSV with it. Blank lines of either are skipped.
+    In TSV, quotes are plain characters, as in the files of GLUE. In CSV, they enclose fields. Blank lines are
+    skipped, but in a TSV file of one column a blank line is a row with an empty value.
 
     Args:
         source: the file or the name on the hub.
         column_names: the names of the columns of TSV and CSV. Without them the first line holds the names.
         errors: the treatment of bytes that are not UTF-8, as in `numbered_lines`.
         repairs: counts replaced bytes, as in `numbered_lines`.
-        blank_rows: whether rows of several blank columns are read. They are skipped by default.
+        blank_rows: whether a row of several columns is read if all of them are blank. By default it is skipped.
 
     Raises:
         InputError: unknown format, a malformed line, undecodable bytes, or no data set of that name.
@@ -166,11 +167,12 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
             if table.blank_rows or len(header) == 1 or any(field.strip() for field in fields):
                 yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
         elif any(field.strip() for field in fields):
-            raise wrong_columns(f"{source}: line {number}", len(fields), len(header))
+            reference = "the list of column names" if table.column_names else "the first line"
+            raise wrong_columns(f"{source}: line {number}", len(fields), len(header), reference)
 
 
 def wrong_columns(location: str, count: int, expected: int, reference: str = "the first line") -> InputError:
-    """Build the error for a line with another number of columns than an earlier one."""
+    """Build the error for a line with another number of columns than the `reference` has."""
     return InputError(f"{location}: this line has {count} columns, but {reference} has {expected}")
 
 

@@ -96,7 +96,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
 
     @property
     def further_texts(self) -> Sequence[str]:
-        """The texts besides those of examples that sequences and labels consist of; a new vocabulary needs them."""
+        """Further texts that sequences hold, such as the pattern of a cloze; a new vocabulary must cover them too."""
         return ()
 
     def has_split(self, split: str) -> bool:

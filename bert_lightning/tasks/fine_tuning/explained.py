@@ -18,7 +18,7 @@ Texts = TypeVar("Texts", bound="TextSplit")
 def explained_text(
     task: "FineTuningTask[Texts, Logits, Tensor]", split: Texts, output: int, target: str, predicted: str
 ) -> Explained:
-    """Return the score with a number, `output`, of the only text or pair of a split."""
+    """Return score number `output` of the only text or pair of a split."""
     [example] = split.examples
     texts, kept = [example.text], [split.firsts[0]]
     second = split.seconds[0] if split.seconds is not None else None

@@ -19,15 +19,15 @@ class FineTuningData:
         dataset: name of a standard data set, which decides how its files are read; none for custom data.
         folder: folder with the files of `dataset`; without it they come from the hub.
         train: file to train on; by default that of `dataset`.
-        validation: file to validate on, or none.
-        test: file for `bert-lightning test`, or none.
+        validation: file to validate on; by default that of `dataset`, if it has one.
+        test: file for `bert-lightning test`; by default that of `dataset`, if it has one.
         tokenizer: vocabulary file or folder; by default that of the pre-trained checkpoint.
         cased: whether a bare vocabulary file is cased.
         max_seq_length: longest sequence, special tokens included.
         batch_size: samples of one optimiser step, over all processes and accumulated micro-batches.
         evaluation_batch_size: samples of one batch in validation and test.
         max_train_samples: use only this many training examples, the first ones.
-        max_evaluation_samples: use only this many examples of validation and test, the first ones.
+        max_evaluation_samples: use only this many examples of validation and test, the first ones of each file.
         num_workers: processes that make batches ahead; 0 makes them in the training process.
     """
 
@@ -74,7 +74,7 @@ class FineTuningData:
 
     @property
     def is_pair(self) -> bool:
-        """A sequence holds two texts, of which the second has token type 1."""
+        """Whether a sequence holds two texts, of which the second has token type 1."""
         return False
 
     @property

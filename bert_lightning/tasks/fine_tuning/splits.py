@@ -86,7 +86,7 @@ class EncodedSplit(ABC, Generic[Example]):
     @property
     @abstractmethod
     def is_labelled(self) -> bool:
-        """The examples have gold labels, so they can be scored."""
+        """Whether the examples have gold labels, so that they can be scored."""
 
     @property
     def owners(self) -> NDArray[np.int64]:
@@ -96,7 +96,7 @@ class EncodedSplit(ABC, Generic[Example]):
     def part(self, numbers: NDArray[np.int64]) -> Self:
         """Return the split with these examples alone. Each keeps the sequences that it has here.
 
-        A subclass adds what it keeps per example or per sequence. A subset without an example stays, empty.
+        A subclass adds what it keeps per example or per sequence. A subset without an example stays and is empty.
 
         Args:
             numbers: the numbers of the examples, ascending.

@@ -83,7 +83,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     def calibrated(self, computed: Computed) -> Computed:
         """Return what scores and predictions are made of: the model's output, unless a task adjusts it.
 
-        It is called right after `compute`, on the device. Losses are of `compute` alone.
+        It is called right after `compute`, on the device. Losses use the output of `compute` itself.
         """
         return computed
 

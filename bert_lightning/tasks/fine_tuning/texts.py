@@ -77,7 +77,7 @@ class TextSplit(EncodedSplit[LabelledText]):
 
     @property
     def is_labelled(self) -> bool:
-        """There are gold labels."""
+        """Whether there are gold labels."""
         return self.labels is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
@@ -119,7 +119,7 @@ class TextTaskData(FineTuningData):
 
     @property
     def is_pair(self) -> bool:
-        """A sequence holds two texts."""
+        """Whether a sequence holds two texts."""
         standard = self.standard
         return (standard is not None and standard.is_pair) or self.text_pair_column is not None
 

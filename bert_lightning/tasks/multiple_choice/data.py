@@ -56,7 +56,7 @@ class EncodedChoices(EncodedSplit[ChoiceQuestion]):
 
     @property
     def is_labelled(self) -> bool:
-        """The right choices are known."""
+        """Whether the right choices are known."""
         return self.examples[0].label is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:

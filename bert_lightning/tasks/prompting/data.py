@@ -36,7 +36,7 @@ class EncodedClozes(EncodedTexts):
     Attributes:
         masks: (n, K) the positions of the masks in each sequence.
         demonstrations: the examples that are appended; None if none are.
-        are_shown: whether they are the examples of this split, each of which then gets others.
+        are_shown: whether they are the examples of this split. Then no example is appended to itself.
     """
 
     settings: ClozeData
@@ -94,7 +94,7 @@ class EncodedClozes(EncodedTexts):
         return part
 
     def show(self, shown: Shown | None) -> None:
-        """Append these examples from now on; nothing without `data.demonstrations`.
+        """Append these examples from now on; do nothing without `data.demonstrations`.
 
         Raises:
             InputError: there are none, although the settings ask for them, or they do not fit.
@@ -200,7 +200,7 @@ class ClozeDataModule(TextClassificationDataModule):
         return self._show(split, super()._encode(split, read))
 
     def mask_words_of(self, texts: Sequence[LabelledText], texts_per_example: int = 1) -> None:
-        """Add a micro-batch of these texts with masked words to each one of training, as `unlabelled`."""
+        """Add a micro-batch of these texts, with masked words, to each training micro-batch, as `unlabelled`."""
         encoded = self._encoded(SplitExamples(list(texts), [], ""))
         self.masked_texts = MaskedTexts(encoded, self.batch_size * texts_per_example)
 

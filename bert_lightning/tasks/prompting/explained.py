@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def explained_cloze(task: "ClozeTask", split: "EncodedClozes", label: int, predicted: str) -> Explained:
-    """Return the score of the label with a number for the only text of a split.
+    """Return the score of label number `label` for the only text of a split.
 
     Only the words of the text count. Those of the pattern and of demonstrations always stay, as special tokens do. Of
     several draws of demonstrations, the first one is explained.

@@ -29,8 +29,8 @@ class Field:
     """A place for a text of the example.
 
     Attributes:
-        second: it is the second text of a pair.
-        open: punctuation at its end is left out.
+        second: whether it is the second text of a pair.
+        open: whether punctuation at its end is left out.
     """
 
     second: bool = False
@@ -76,7 +76,7 @@ class Pattern:
 
     @property
     def is_pair(self) -> bool:
-        """A sequence has two segments."""
+        """Whether a sequence has two segments."""
         return len(self.segments) == 2
 
     @property

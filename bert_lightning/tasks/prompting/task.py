@@ -31,7 +31,7 @@ class ClozeTask(TextClassificationTask):
 
     With `data.calibration`, scores and predictions divide the probabilities of the labels by those that texts
     without content get; Zhao et al. 2021, arXiv 2102.09690, section 5: the average over these texts, W diagonal and
-    b = 0. Losses do not, in training, validation and the comparison of two models.
+    b = 0. Losses are never calibrated: not in training, not in validation, and not when two models are compared.
 
     Attributes:
         verbalizer: the answers as word pieces.
@@ -104,12 +104,15 @@ class ClozeTask(TextClassificationTask):
         return scores
 
     def calibrated(self, computed: Tensor) -> Tensor:
-        """Return (B, L) the scores without what the labels get for texts without content."""
+        """Return (B, L) the scores minus what the labels get for texts without content (`log_prior`)."""
         prior = self.log_prior()
         return computed if prior is None else computed - prior
 
     def log_prior(self) -> Tensor | None:
-        """Return (L,) the logarithms of what the labels get without content, up to a constant; None without texts."""
+        """Return (L,) the logarithms of the labels' mean probabilities for texts without content, up to a constant.
+
+        None if there are no such texts.
+        """
         if self._empty_texts is None:
             return None
         without_content = self.log_probabilities(move_data_to_device(self._empty_texts, self.pieces.device))

@@ -1,4 +1,4 @@
-"""Verbalisers: the words with which the labels answer, as word pieces."""
+"""Verbalisers: the words that stand for the labels, as word pieces."""
 
 from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
@@ -105,7 +105,7 @@ def _check_apart(pieces: Sequence[list[int]], labels: Sequence[str], words: Sequ
             mine, theirs = f"verbalizer.{labels[number]}", f"that of {labels[place]}"
             if one == other:
                 raise ValueError(
-                    f"{mine} is {words[number]!r}, the same word as {theirs}: each answer is of one label"
+                    f"{mine} is {words[number]!r}, the same word as {theirs}: an answer belongs to one label"
                 )
             raise ValueError(
                 f"{mine} is {words[number]!r}, with which {theirs} ({words[place]!r}) begins, so the second could "

@@ -111,7 +111,7 @@ class EncodedQuestions(EncodedSplit[Question]):
 
     @property
     def is_labelled(self) -> bool:
-        """The examples have gold answers."""
+        """Whether the examples have gold answers."""
         return self._labelled
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:

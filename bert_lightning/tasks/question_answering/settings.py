@@ -16,14 +16,15 @@ class QuestionAnsweringData(FineTuningData):
     Attributes:
         max_seq_length: longest sequence: question, window of the text, special tokens.
         max_question_length: word pieces of a question; longer ones are cut.
-        doc_stride: word pieces from the start of a window to that of the next, as in `run_squad.py`.
+        doc_stride: word pieces from the start of a window to that of the next, as in `run_squad.py`; 128 unless set.
         doc_overlap: word pieces that two windows have in common, which transformers calls stride; instead of
             `doc_stride`.
         no_answer: whether questions may have no answer. With null, the training file decides.
         n_best_size: how many starts, and ends, of a window are combined, and how many answers are written.
         max_answer_length: word pieces of the longest answer.
         null_threshold: a question gets no answer if the score of "no answer" exceeds that of the best answer by more
-            than this. Null means the best threshold of the last validation.
+            than this. With `model.head.answerability`, the score of that head alone must exceed it. Null means the
+            best threshold of the last validation.
     """
 
     task: ClassVar[str] = "question-answering"

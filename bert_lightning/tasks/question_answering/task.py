@@ -15,7 +15,7 @@ from bert_lightning.data.datasets.readers.questions import read_questions
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.lines import format_suffix
 from bert_lightning.data.reading.tables import Row, column
-from bert_lightning.metrics.squad import exact_match, f1, score_squad_v1, score_squad_v2
+from bert_lightning.metrics.squad import exact_match, f1, f1_or_both_empty, score_squad_v1, score_squad_v2
 from bert_lightning.model import BertConfig, BertForQuestionAnswering
 from bert_lightning.model.losses import span_losses
 from bert_lightning.model.task_models import SpanOutput
@@ -280,9 +280,11 @@ class _ScoredQuestion(NamedTuple):
 
 def _scored_question(example: Question, predicted: str, answers: Answers, no_answer: bool) -> _ScoredQuestion:
     gold = [answer.text for answer in example.answers] or [""]
+    # In v2.0, answering nothing is right for a question without an answer.
+    overlap = f1_or_both_empty if no_answer else f1
     return _ScoredQuestion(
         float(exact_match(predicted, gold)),
-        float(f1(predicted, gold)),
+        float(overlap(predicted, gold)),
         example.question,
         predicted,
         find_answer(answers.ranked(no_answer), predicted).probability,

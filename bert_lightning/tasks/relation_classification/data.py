@@ -75,7 +75,7 @@ class EncodedRelations(EncodedSplit[RelationExample]):
 
     @property
     def is_labelled(self) -> bool:
-        """The relations are known."""
+        """Whether the relations are known."""
         return self.labels is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:

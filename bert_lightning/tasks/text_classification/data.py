@@ -148,8 +148,8 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         """Read texts that no split has.
 
         Args:
-            source: a table with the text columns, or none for the rest of the training file, whose labels are kept
-                for comparison.
+            source: a table with the text columns; None for the rest of the training file, whose labels are kept for
+                comparison.
             limit: read only so many of them, the first ones.
 
         Raises:

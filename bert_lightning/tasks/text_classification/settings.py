@@ -119,7 +119,7 @@ class TextClassificationData(FineTuningData):
 
     @property
     def is_pair(self) -> bool:
-        """A sequence holds two texts."""
+        """Whether a sequence holds two texts."""
         standard = self.standard
         return (standard is not None and standard.is_pair) or self.text_pair_column is not None
 

@@ -74,7 +74,7 @@ class EncodedWords(EncodedSplit[TaggedSentence]):
 
     @property
     def is_labelled(self) -> bool:
-        """The examples have gold tags."""
+        """Whether the examples have gold tags."""
         return self.examples[0].tags is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 
 _TARGET = re.compile(r"(?P<word>\d+)(=(?P<tag>.+))?$")
-# What takes the place of a tag that is excluded from a CRF; its probability is then 0 in float32.
+# The score of a tag that is excluded from a CRF. Its probability is then 0 in float32.
 _EXCLUDED = -1e4
 
 

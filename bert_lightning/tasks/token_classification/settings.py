@@ -23,9 +23,9 @@ class TokenClassificationData(FineTuningData):
         tag_scheme: the scheme that the model is trained on. Spans are scored in the same way for every scheme.
         broken_tags: the treatment of tags that break their scheme: `repair` reads them as conlleval does and warns
             about their number, `error` stops.
-        window_overlap: word pieces that are in two consecutive windows of a sentence longer than the model.
+        window_overlap: word pieces that two neighbouring windows share, if a sentence is longer than max_seq_length.
         document_context: word pieces of the same document that are shown on each side of a sentence. A file that
-            marks no documents has no context.
+            marks no documents has no context, but at least one file must mark them.
         label_all_pieces: train on every piece of a word, not on its first alone.
     """
 
@@ -52,7 +52,7 @@ class TokenClassificationData(FineTuningData):
 
     @property
     def tags_are_plain(self) -> bool:
-        """The settings or the data set say that tags are plain labels, which mark no spans."""
+        """Whether the settings or the data set say that tags are plain labels, which mark no spans."""
         standard = self.standard
         by_default = standard is not None and standard.scheme == "none" and self.source_scheme == "auto"
         return by_default or self.source_scheme == "none"

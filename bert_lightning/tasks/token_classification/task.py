@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.datasets.readers.tagged import as_column, read_tagged
+from bert_lightning.data.datasets.readers.tagged import CONLLU_SUFFIXES, as_column, read_tagged
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.lines import format_suffix
 from bert_lightning.data.reading.tables import Row, column
@@ -39,7 +39,7 @@ _DECODING_BATCH_SIZE = 256
 _MAX_REPORTED_ERRORS = 300
 WordScores = NDArray[np.float32]
 """(words, L) the scores of the words of a window or a sentence."""
-COLUMN_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2")
+COLUMN_SUFFIXES = (".conll", *CONLLU_SUFFIXES, ".bio", ".iob", ".iob2")
 
 
 class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):

@@ -1,4 +1,4 @@
-"""Windows of tagged sentences: one per sentence, or several if it is longer than the model. No word is lost."""
+"""Windows of tagged sentences: several if a sentence is longer than `max_seq_length`, else one. No word is lost."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
@@ -34,7 +34,7 @@ class Window(NamedTuple):
 def sentence_windows(
     examples: Sequence[TaggedSentence], tokenizer: WordPieceTokenizer, settings: TokenClassificationData
 ) -> Iterator[Window]:
-    """Yield one window per sentence, or several if it is longer than the model.
+    """Yield one window per sentence, or several if it is longer than `max_seq_length`.
 
     Only a sentence that fits gets context of its document.
     """

@@ -42,6 +42,15 @@ PARAGRAPH = "It was late. The man, who had waited long, went home and slept. Nob
 WRAPPED = PARAGRAPH.replace(", ", ",\n").replace(" and ", " and\n").replace("saw ", "saw\n") + "\n"
 
 
+def test_the_layout_is_judged_by_the_sentences_of_the_language(tmp_path: Path):
+    path = tmp_path / "de.txt"
+    path.write_text(
+        "Er kam am 3. Mai.\nSie ging am 4. Juni.\nEs war der 5. Juli.\n\nSie sahen sich am 6. Mai.\nEs blieb so.\n"
+    )
+    assert detect_layout(str(path)) == "paragraphs"
+    assert detect_layout(str(path), CorpusFormat(language="de")) == "sentences"
+
+
 @pytest.mark.parametrize(
     ("text", "layout", "paragraphs"),
     [

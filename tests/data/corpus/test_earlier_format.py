@@ -69,6 +69,14 @@ def test_a_damaged_store_is_not_converted(earlier, tmp_path):
     assert not (tmp_path / "converted").exists()
 
 
+def test_a_store_is_not_converted_into_itself(earlier):
+    (earlier.parent / "link").symlink_to(earlier)
+    for output in (earlier, earlier.parent / "link"):
+        with pytest.raises(InputError, match=r"^--output is .*, the store itself, which stays as it is"):
+            convert(earlier, output, num_workers=1)
+    assert digest(earlier) == digest(STORES / "format_2")
+
+
 def test_a_store_of_today_needs_no_conversion(prepared, tmp_path):
     with pytest.raises(InputError, match="there is nothing to convert"):
         convert(prepared, tmp_path / "converted")

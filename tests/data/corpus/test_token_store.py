@@ -22,7 +22,7 @@ from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, SentencePair
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.support.files import digest
-from tests.support.small_corpus import make_documents, write_corpus
+from tests.support.small_corpus import make_documents, sentence_ends, write_corpus
 
 SENTENCES = CorpusFormat(layout="sentences")
 
@@ -50,7 +50,7 @@ def test_the_store_holds_the_text(store, documents, tokenizer):
     assert opened.num_documents == len(documents)
     for number, document in enumerate(documents):
         ids = tokenizer.encode_batch(document)
-        assert opened.sentence_ends(number).tolist() == np.cumsum([len(s) for s in ids]).tolist()
+        assert sentence_ends(opened, number).tolist() == np.cumsum([len(s) for s in ids]).tolist()
         assert opened.tokens(number, 0, sum(map(len, ids))).tolist() == [t for s in ids for t in s]
 
 
@@ -74,7 +74,7 @@ def test_sections_and_shards_do_not_change_what_is_stored(tmp_path, corpus, toke
     many, one = TokenStore(tmp_path / "s"), TokenStore(store)
     assert many.num_documents == one.num_documents == 30
     for document in (0, 11, 29):
-        assert many.sentence_ends(document).tolist() == one.sentence_ends(document).tolist()
+        assert sentence_ends(many, document).tolist() == sentence_ends(one, document).tolist()
         assert many.tokens(document, 3, 20).tolist() == one.tokens(document, 3, 20).tolist()
 
 
@@ -146,20 +146,20 @@ def test_a_document_longer_than_a_section_keeps_its_text_and_its_extent(long_doc
         stored: list[int] = []
         for number in range(first, last + 1):
             assert store.same_document(number) == (first, last)
-            stored += store.tokens(number, 0, int(store.sentence_ends(number)[-1])).tolist()
+            stored += store.tokens(number, 0, int(sentence_ends(store, number)[-1])).tolist()
         assert stored == [t for ids in tokenizer.encode_batch(text) for t in ids]
 
 
 def samples_up_to(pairs):
     """Return the number of samples up to each document."""
     return np.cumsum(
-        [-(-int(pairs.store.sentence_ends(n)[-1]) // pairs.room) for n in range(pairs.store.num_documents)]
+        [-(-int(sentence_ends(pairs.store, n)[-1]) // pairs.room) for n in range(pairs.store.num_documents)]
     )
 
 
 def holds(store, document, tokens) -> bool:
     """Return whether a document holds a run of tokens."""
-    whole = store.tokens(document, 0, int(store.sentence_ends(document)[-1])).tolist()
+    whole = store.tokens(document, 0, int(sentence_ends(store, document)[-1])).tolist()
     wanted = tokens.tolist()
     return any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1))
 
@@ -193,7 +193,7 @@ def test_a_vocabulary_beyond_two_bytes_is_stored_as_it_is(tmp_path):
 def test_a_sentence_longer_than_what_is_kept_whole_is_stored_in_pieces(tmp_path, tokenizer):
     (tmp_path / "c.txt").write_text(f"{'the cat ' * 700}\nthe dog\n", encoding="utf-8")
     summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=SENTENCES)
-    assert TokenStore(tmp_path / "s").sentence_ends(0).tolist() == [512, 1024, 1400, 1402]
+    assert sentence_ends(TokenStore(tmp_path / "s"), 0).tolist() == [512, 1024, 1400, 1402]
     assert (summary.num_sentences, summary.num_tokens) == (4, 1402)
 
 
@@ -288,7 +288,7 @@ def test_a_deleted_shard_is_made_again_in_the_way_the_error_names(tmp_path, corp
     prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     before = digest(tmp_path / "s")
     (tmp_path / "s/shard-00001.tokens").unlink()
-    with pytest.raises(InputError, match=r"Delete shard-00001\.tokens and run the command that made the store again"):
+    with pytest.raises(InputError, match=r"shard-00001\.tokens is missing\. To repair the store, run the command"):
         TokenStore(tmp_path / "s")
     summary = prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     assert summary.num_kept_sections == summary.num_sections - 3

@@ -16,7 +16,7 @@ from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, S
 from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.distributed.collectives import DataRank
 from bert_lightning.errors import InputError
-from tests.support.small_corpus import write_corpus
+from tests.support.small_corpus import sentence_ends, write_corpus
 
 
 def document_of(store: TokenStore, tokens: np.ndarray) -> set[int]:
@@ -24,7 +24,7 @@ def document_of(store: TokenStore, tokens: np.ndarray) -> set[int]:
     wanted = tokens.tolist()
     found = set()
     for document in range(store.num_documents):
-        whole = store.tokens(document, 0, int(store.sentence_ends(document)[-1])).tolist()
+        whole = store.tokens(document, 0, int(sentence_ends(store, document)[-1])).tolist()
         if any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1)):
             found.add(document)
     return found
@@ -99,7 +99,7 @@ def test_epochs_and_seeds_draw_different_pairs(store):
 def test_every_token_of_the_corpus_is_drawn(store):
     source = SentencePairs(TokenStore(store), 40, 0.0, seed=1)
     opened = TokenStore(store)
-    seen = [np.zeros(int(opened.sentence_ends(n)[-1]), dtype=bool) for n in range(opened.num_documents)]
+    seen = [np.zeros(int(sentence_ends(opened, n)[-1]), dtype=bool) for n in range(opened.num_documents)]
     for epoch in range(30):
         for pair in all_pairs(source, epoch):
             for text in (pair.first.tolist(), pair.second.tolist()):

@@ -1,6 +1,7 @@
 import gzip
 import json
 import lzma
+import re
 from pathlib import Path
 
 import datasets
@@ -114,6 +115,18 @@ def test_folders_globs_and_files_give_each_file_once_in_order(tmp_path: Path):
 def test_an_input_that_matches_nothing_is_named(tmp_path: Path, path, message):
     with pytest.raises(InputError, match=message):
         find_sources([str(tmp_path / path)], CORPUS_SUFFIXES)
+
+
+@pytest.mark.parametrize("pattern", ["", ".", "./"])
+def test_an_exclusion_that_names_no_file_is_refused(tmp_path: Path, pattern):
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(InputError, match=f"^--exclude '{re.escape(pattern)}' names no file"):
+        find_sources([str(tmp_path)], CORPUS_SUFFIXES, exclude=["b*", pattern])
+
+
+def test_a_hub_name_with_more_fields_is_refused():
+    with pytest.raises(InputError, match=r"^hub:a:b:c:d has 4 fields; hub:NAME"):
+        find_sources(["hub:a:b:c:d"], CORPUS_SUFFIXES)
 
 
 @pytest.mark.parametrize("source", ["hub:", "hub:@main", "hub::config"])

@@ -1,5 +1,6 @@
 import logging
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.datasets.readers.tagged import read_tagged, word_location
+from bert_lightning.data.datasets.readers.tagged import CONLLU_SUFFIXES, read_tagged, word_location
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationDataModule
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.tag_schemes import all_tags
+from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.tasks.token_classification.windows import cut_sentence
 
 LABELS = all_tags(["animals", "places"], "IOB2")
@@ -204,6 +206,15 @@ def test_a_tag_nearly_of_a_scheme_is_refused_with_its_line_and_nearest_reading(
     assert message in str(error.value)
     assert "set data.source_scheme to none" in str(error.value)
     assert not module(tmp_path, tokenizer, text, source_scheme="none").spans
+
+
+@pytest.mark.parametrize("suffix", [".conll", ".bio", *CONLLU_SUFFIXES])
+def test_every_column_file_that_training_reads_is_a_column_file_for_predictions(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    row = "1\tcat\t_\tNOUN\n" if suffix in CONLLU_SUFFIXES else "cat NOUN\n"
+    path.write_text(row)
+    [row] = TokenClassificationTask.read_raw(SimpleNamespace(settings=TokenClassificationData()), str(path))
+    assert row.values["tokens"] == ["cat"]
 
 
 def test_the_line_of_a_tag_counts_comments_ranges_and_rows(tmp_path):

@@ -36,8 +36,8 @@ def read_relations(
     Blanks between a marker and its entity do not belong to the entity.
 
     Raises:
-        InputError: a marker is missing, repeated or nested; an entity is empty or outside the words; a relation has
-            no number before it; or a column is missing.
+        InputError: a marker is missing, repeated or nested; an entity is empty or outside the words; a line is no
+            numbered sentence, no relation of one and no comment; or a column is missing.
 
     >>> import tempfile
     >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")

@@ -17,7 +17,7 @@ _DOCUMENT = "-DOCSTART-"
 # A line with this first column ends a sentence in conlleval, where `-DOCSTART-` is a token like any other.
 SENTENCE_END = "-X-"
 _BLANKS = " \t"
-# A first line that programs write above a word and its tag; neither is a tag of any published set.
+# Names of the word and the tag column, which some programs write as the first line. No published set has such tags.
 _COLUMN_NAMES = frozenset(
     (word, tag)
     for word in ("word", "words", "token", "tokens", "form")
@@ -27,7 +27,7 @@ _TOKEN_NAME = "tokens"
 _TAG_NAMES = ("ner_tags", "tags", "pos_tags")
 # https://universaldependencies.org/format.html
 _CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
-_CONLLU_SUFFIXES = (".conllu", ".conllup")
+CONLLU_SUFFIXES = (".conllu", ".conllup")
 _UNKNOWN = "_"
 # Torch's loss ignores this tag, so data prepared for another library may hold it.
 _IGNORED = "-100"
@@ -78,20 +78,20 @@ def read_tagged(
 ) -> Iterator[TaggedSentence]:
     r"""Stream the sentences of a source of one of three forms. Its suffix decides which one.
 
-    **CSV, JSONL, Parquet, hub**: a row is a sentence. Columns are given by name: `tokens`, and the first of
-    `ner_tags`, `tags` and `pos_tags` that exists. Each holds a list. A sentence is unlabelled without a tag column,
-    with null or an empty list for tags, or with -1 for every word. Numbers in a column `ner_tags` are warned about,
-    because they are read as plain labels.
+    **JSONL, Parquet, hub**: a row is a sentence. Columns are given by name: `tokens`, and the first of `ner_tags`,
+    `tags` and `pos_tags` that exists. Each holds a list; CSV has none, so it is refused. A sentence is unlabelled
+    without a tag column, with null or an empty list for tags, or with -1 for every word. Numbers in a column
+    `ner_tags` are warned about, because they are read as plain labels.
 
     **`.conllu`**: columns are given by number or by name (`FORM`, `UPOS`). Comments, multiword ranges (`1-2`) and
     empty nodes (`1.1`) are skipped. `# newdoc` begins a document. A sentence whose tags are all `_` is unlabelled.
 
     **All other suffixes** (`.conll`, `.txt`, `.bio`, `.iob2`, `.tsv`): a line holds one word. Columns are given by
     number, counted from 0, negative from the end; the default is the first and the last. A line with a tab is split
-    at tabs, so that a word may hold spaces; another line is split at spaces. Blanks at its end do not count. A blank
-    line ends a sentence. `-DOCSTART-` begins a document and is not a sentence. A file of one column is unlabelled.
-    Lines that begin with the field `#` and stand right before a sentence are comments. But such a line is a word if
-    it has as many columns as the sentence and no field `=`.
+    at tabs, so that a word may hold spaces; any other line is split at spaces. Blanks at the end of a line do not
+    count. A blank line ends a sentence. `-DOCSTART-` begins a document and is not a sentence. A file of one column is
+    unlabelled. Lines that begin with the field `#` and stand right before a sentence are comments. But such a line is
+    a word if it has as many columns as the sentence and no field `=`.
 
     Args:
         source: a file or hub data set.
@@ -111,7 +111,7 @@ def read_tagged(
     suffix = format_suffix(source)
     if holds_lists(source):
         yield from _table_sentences(source, token_column, tag_column)
-    elif suffix in _CONLLU_SUFFIXES:
+    elif suffix in CONLLU_SUFFIXES:
         token = _number(source, "FORM" if token_column is None else token_column, _CONLLU_COLUMNS)
         tag = _number(source, "UPOS" if tag_column is None else tag_column, _CONLLU_COLUMNS)
         yield from _conllu_sentences(source, token, tag)
@@ -123,7 +123,7 @@ def read_tagged(
 
 def has_columns(source: str) -> bool:
     """Return whether a source is a column file whose last column holds the tags: not a table, and not CoNLL-U."""
-    return not holds_lists(source) and format_suffix(source) not in _CONLLU_SUFFIXES
+    return not holds_lists(source) and format_suffix(source) not in CONLLU_SUFFIXES
 
 
 def holds_lists(source: str) -> bool:
