@@ -66,7 +66,7 @@ def _scores(metrics: Path, checkpoint: Path) -> dict[str, float]:
     scores: dict[str, float] = {}
     if number is None or not metrics.is_file():
         return scores
-    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in metrics.read_bytes().splitlines():
         try:
             row = json.loads(line)
         except ValueError:

@@ -164,7 +164,7 @@ def _weights(found: SideDifferences) -> Iterator[str]:
         return
     values = [*found.equal_weights.values()]
     if found.of_runs:
-        texts = {True: "bitwise equal", False: "differ", None: "not recorded"}
+        texts = {True: "bitwise equal", False: "differ", None: "not recorded, or not readable"}
         yield f"final weights: {texts[values[0]]}"
     else:
         yield f"final weights: equal for {values.count(True)} of {count(len(values), 'seed')}"

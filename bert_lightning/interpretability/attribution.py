@@ -74,7 +74,7 @@ def integrated_gradients(
         score: the score.
         inputs: (...) the point that is explained.
         baseline: (...) the point that stands for the absence of information. For BERT, zeros are no such point: after
-            a LayerNorm a score depends on the direction alone, which changes abruptly near zero.
+            a LayerNorm a score depends only on the direction, which changes abruptly near zero.
         num_points: the number of points of the path.
         rows: how many points are computed at once.
 

@@ -114,7 +114,7 @@ def read_probing_data(
         extractor: has its tokenizer.
         experiment: files or values that have `task` and `data`; other sections do not count.
         overrides: keys on top.
-        max_items: of each split, texts are drawn until they have so many items.
+        max_items: in each split, texts are drawn until they have this many items.
         leave_out: labels whose items are left out.
         seed: of the drawing.
         allow_modules: modules that may register a data set.

@@ -39,8 +39,9 @@ class Neighbor:
 
     Attributes:
         name: the word piece, word or text.
-        cosine: of its vector and that of the query.
-        context: of a word: its text, in which it is between asterisks; if the text is long, the words around it.
+        cosine: cosine of its vector and that of the query.
+        context: for a word, its text, in which the word is between asterisks. If the text is long, only the words
+            around it are shown.
     """
 
     name: str
@@ -207,9 +208,9 @@ def _of_texts(
     numbers = list(dict.fromkeys(extractor.layers(layers)))
     limit = shared_length([extractor], max_seq_length)
     found = _Nearest(_query_vectors(extractor, queries, unit, numbers, limit), number)
-    marked = [_split(query) if unit == "words" else ((), query, ()) for query in queries]
+    marked = [_split(query) if unit == "words" else ((), query.strip(), ()) for query in queries]
     own = [(" ".join([*before, word, *after]), len(before)) for before, word, after in marked]
-    for block in text_vectors(extractor, (text for text in texts if text.strip()), unit, limit):
+    for block in text_vectors(extractor, (stripped for text in texts if (stripped := text.strip())), unit, limit):
         words = {text: words_of(text) for text in {*block.texts}} if unit == "words" else {}
         places = list(zip(block.texts, block.positions, strict=True))
         joined = {text: " ".join(words.get(text, [text])) for text in block.texts}
@@ -254,7 +255,7 @@ def _entry(extractor: FeatureExtractor, query: str) -> int:
     if len(pieces) > 1:
         names = " ".join(tokenizer.entries[n] for n in pieces)
         raise InputError(
-            f"{query!r} is no entry of the vocabulary, it becomes {names}: name one of these, or use words"
+            f"{query!r} is no entry of the vocabulary. It becomes {names}: name one of these, or use words"
         )
     near = nearest(query, [entry for entry in tokenizer.entries if entry])
     raise InputError(f"{query!r} is no entry of the vocabulary{near if near.endswith('?') else ''}")

@@ -80,8 +80,8 @@ class ProbingReport:
         item: `word` or `text`.
         pooling: how word pieces became one vector.
         labels: those that were probed, in id order.
-        num_items: of training and validation.
-        num_texts: of training and validation.
+        num_items: number of items of training and of validation.
+        num_texts: number of texts of training and of validation.
         l2: the penalty of the probe.
         seeds: of the control tasks and the random encoders.
         majority_label: the most frequent label of training.
@@ -131,11 +131,11 @@ def probe(
         checkpoint: any checkpoint with a vocabulary; if it is a run and no data are named, its own data are used.
         experiment: files or values that have `task` and `data`, as for training.
         overrides: keys on top, such as `{"data.dataset": "wnut17"}`, which also sets the task.
-        pooling: `mean` over the pieces of a word or text, or the `first` one, which of a text is [CLS].
+        pooling: `mean` over the pieces of a word or text, or the `first` piece, which is [CLS] for a text.
         l2: penalty of the probe (`fit_linear_probe`).
         seeds: of control tasks and random encoders, one of each per seed; the first one draws the items.
-        max_items: words or texts of each split that are used; whole texts are drawn until there are so many.
-        leave_out: labels whose items are left out, such as `O`, which most words of entity tags have.
+        max_items: words or texts of each split that are used; whole texts are drawn until there are that many.
+        leave_out: labels whose items are left out, such as `O`, the tag of most words in entity recognition.
         device: where hidden states are computed; by default CUDA if it is available.
         precision: as for `load`.
         base: the base of a checkpoint that holds only what was trained, if it has moved.

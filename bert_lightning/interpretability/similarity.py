@@ -61,7 +61,7 @@ class AlignmentSums:
     """Sums of HSIC over batches, for every pair of layers of two models.
 
     Args:
-        debiased: estimate HSIC without bias; otherwise as Kornblith et al. 2019 do.
+        debiased: whether HSIC is estimated without bias; otherwise it is estimated as in Kornblith et al. 2019.
     """
 
     def __init__(self, debiased: bool = True) -> None:
@@ -82,7 +82,7 @@ class AlignmentSums:
         )
 
     def alignment(self) -> Tensor:
-        """Return CKA, (A, B). NaN where a layer is constant, or so few batches show no dependence on itself."""
+        """Return CKA, (A, B). NaN where a layer is constant, or too few vectors show its dependence on itself."""
         one, other = (torch.as_tensor(each).clamp(min=0) for each in self._own)
         scale = (one[:, None] * other).sqrt()
         return torch.where(scale > 0, torch.as_tensor(self._joint) / scale, torch.nan)
@@ -158,7 +158,7 @@ def cka(
         texts: any number of texts; blank ones are left out.
         vectors: compare `words` (the mean over their pieces, so vocabularies may differ), `texts` (the mean over all
             tokens), or word `pieces`.
-        debiased: estimate HSIC without bias.
+        debiased: whether HSIC is estimated without bias.
         batch_size: vectors of a batch.
         max_seq_length: longest sequence; by default as long as both models read.
         device: as for `load`.

@@ -38,7 +38,7 @@ class TagLine(NamedTuple):
 
     Attributes:
         location: file and line.
-        token: the word; None in a file of tags alone.
+        token: the word; None in a file that has only tags.
         tag: its tag.
         gold: the column before the tag, if there are three or more columns.
     """

@@ -105,7 +105,7 @@ def compared(
         metric: the metric.
         values: label of the arm -> seed -> value, all finite. Arms without a value are left out.
         baseline: label of the arm with which the others are compared.
-        equivalence: the largest difference that counts as none.
+        equivalence: the margin of equivalence, in units of the metric; None for no test of it.
     """
     cells = {label: summarised(metric.name, of_arm) for label, of_arm in values.items() if of_arm}
     if baseline in cells and baseline is not None and has_scipy():

@@ -20,7 +20,7 @@ _CHANGES_DATA = tuple(
         "text_column", "text_pair_column", "label_column", "column_names",
     )
 )  # fmt: skip
-# Those that explain other training examples or texts alone. Replay, pseudo-labels and distillation add some.
+# Those that explain only other training examples or texts. Replay, pseudo-labels and distillation add some.
 _CHANGES_EXAMPLES: dict[str, tuple[str, ...]] = {
     "data: train": (
         *("data.max_train_samples", "data.examples_per_class", "data.examples_seed", "continual.", "pseudo_labels."),

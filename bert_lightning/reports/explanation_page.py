@@ -77,7 +77,7 @@ class ExplanationView:
 
 
 class PageContent:
-    """The explanations of a page, as many as a browser bears.
+    """The explanations of a page, as many as a browser can show.
 
     Attributes:
         checkpoint: the model.
@@ -101,7 +101,8 @@ class PageContent:
         num_words = sum(word.value is not None for word in explanation.words)
         if num_words > _MOST_WORDS:
             raise InputError(
-                f"{explanation.location}: {num_words:,} words are read, and a page bears {_MOST_WORDS:,}: write .json"
+                f"{explanation.location}: {num_words:,} words are read, and a page can show {_MOST_WORDS:,}: "
+                "write .json"
             )
         if len(self.views) == _MOST_EXPLANATIONS or self._num_words + num_words > _MOST_WORDS:
             held = count(len(self.views), "explanation")
@@ -129,8 +130,8 @@ class PageContent:
         if lost:
             self._num_reduced += 1
             self.limit = (
-                f"A page bears {_MOST_MAPS // 1_000_000} MB of maps, so {count(self._num_reduced, 'explanation')} at "
-                f"the end {'has' if self._num_reduced == 1 else 'have'} {lost}: explain fewer texts at once."
+                f"A page can hold {_MOST_MAPS // 1_000_000} MB of maps, so {count(self._num_reduced, 'explanation')} "
+                f"at the end {'has' if self._num_reduced == 1 else 'have'} {lost}: explain fewer texts at once."
             )
         return kept, blocks
 

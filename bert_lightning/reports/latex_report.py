@@ -1,4 +1,4 @@
-"""The report as LaTeX tables that compile with booktabs alone. Comments lead from each row to its runs."""
+"""The report as LaTeX tables that need only the package booktabs. Comments lead from each row to its runs."""
 
 import re
 from collections.abc import Iterator, Sequence

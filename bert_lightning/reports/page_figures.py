@@ -42,7 +42,7 @@ AXIS_NAMES: Mapping[str, str] = {
 }
 # Costs that are numbers in the manifest -> their keys there.
 _COUNTS = {"parameters": "parameters", "trained": "trained_parameters"}
-# Costs that are no distances along a training.
+# Costs that do not measure how far a training has come, unlike steps, tokens and seconds.
 _SIZES = (*_COUNTS, "memory")
 _MEMORY = "train/peak_memory_gb"
 

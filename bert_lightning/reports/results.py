@@ -59,7 +59,8 @@ class MetricCell:
         p: p-value of the difference, without correction.
         p_adjusted: p-value after Holm's correction over the arms of the table, per metric.
         test: name of the test.
-        exact_p: p-value of the exact test of the same values; None if it could not reach the significance level.
+        exact_p: p-value of the exact test of the same values; None if it could not reach the significance level, or
+            if there are too many runs to count all cases.
         exact_test: name of the exact test.
         equivalent: whether the arms are shown to be equivalent within the margin of the study; None without a margin.
         crossed_interval: interval of the difference over seeds and examples; None without predictions.

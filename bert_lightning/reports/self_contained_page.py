@@ -20,8 +20,8 @@ def self_contained_page(
 ) -> str:
     """Return a page as HTML.
 
-    The page may run its own style and script, which the policy names by their digests, and load nothing. So no
-    element has an attribute `style` or `on...`.
+    The policy of the page allows its own style and script, which it names by their digests, and nothing else. So no
+    element may have an attribute `style` or `on...`.
 
     Args:
         template: file in `bert_lightning/reports` that extends `base.html.jinja` and fills its block `body`.

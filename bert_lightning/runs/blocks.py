@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def without_warnings(rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield the rows of a file that was read before, so that it is warned about only once."""
+    """Yield the rows of a file that was read before, without repeating the warnings about it."""
     readers = logging.getLogger("bert_lightning.data.reading")
     while True:
         level = readers.level

@@ -125,7 +125,7 @@ def build_training(experiment: Experiment, start: Checkpoint | None) -> Setup:
     check_loss_weights(experiment, task)
     if head_is_untrained(experiment, task):
         notes.append(
-            "the student learns inner states of its teacher alone: the validation scores are those of an untrained "
+            "the student learns only inner states of its teacher: the validation scores are those of an untrained "
             "head, so there is no best checkpoint, and the last one is the result"
         )
     notes += [*distillation.notes, *cost_of(experiment.adversarial)]

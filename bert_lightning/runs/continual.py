@@ -171,10 +171,10 @@ def _check_place(directory: RunDirectory, experiment: Experiment) -> None:
 
 
 def refuse_itself(experiment: Experiment, directory: RunDirectory) -> None:
-    """Refuse a run that waits for itself.
+    """Refuse a run whose `sequence.previous` is its own directory.
 
     Raises:
-        InputError: it is the run of the task before.
+        InputError: `sequence.previous` is that directory.
     """
     sequence = experiment.sequence
     if sequence is None or sequence.previous is None:

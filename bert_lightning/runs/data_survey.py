@@ -28,7 +28,7 @@ from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 
-# Examples that are read. Those of a large file beyond them hardly change what is found.
+# At most this many examples are read. The further examples of a large file hardly change what is found.
 NUM_SURVEYED = 20_000
 VOCABULARY_SIZE = 16_000
 # Positions of a model with new weights, and of most published ones.

@@ -78,9 +78,8 @@ class RunDirectory:
 
     def remove_leftovers(self) -> None:
         """Remove half-written files of killed processes, except in `checkpoints/`, which `Checkpointing` cleans."""
-        for folder in (self.path, self.predictions):
-            for path in folder.glob(".*.tmp"):
-                path.unlink()
+        for path in (*self.path.glob(".*.tmp"), *self.predictions.rglob(".*.tmp")):
+            path.unlink()
 
     def read_config(self) -> dict[str, Any]:
         """Read the resolved configuration as plain values, with renamed keys under their new names.

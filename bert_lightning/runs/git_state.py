@@ -45,8 +45,8 @@ class GitState(NamedTuple):
 def recorded_git_state(folder: Path) -> dict[str, object] | None:
     """Write the patch of uncommitted files into a run directory, and return the entry of the manifest.
 
-    The file's name holds its digest, so that each session of a run keeps its own patch. Outside a repository, and
-    without git, nothing is written and the result is None.
+    The file's name holds its digest, so that each session of a run keeps its own patch. If there is no
+    git state (see `git_state`), nothing is written and the result is None.
     """
     state = git_state()
     if state is None:
@@ -65,7 +65,10 @@ def recorded_git_state(folder: Path) -> dict[str, object] | None:
 
 
 def git_state() -> GitState | None:
-    """Return the git state of the working directory; None outside a repository, without a commit and without git."""
+    """Return the git state of the working directory.
+
+    It is None outside a repository, without a commit, without git, and if a call of git fails or takes too long.
+    """
     try:
         answer = os.fsdecode(_git("rev-parse", "HEAD", "--show-toplevel")).split("\n")
         commit, top = answer[0], Path(answer[1])

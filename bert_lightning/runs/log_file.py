@@ -1,4 +1,4 @@
-"""The end of the file with what a run printed. This module imports nothing heavy."""
+"""The last lines of a log, the file with the output of a run. This module imports nothing heavy."""
 
 import os
 from pathlib import Path

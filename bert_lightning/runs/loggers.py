@@ -63,7 +63,7 @@ class MlflowRun(Logger):
     """A logger to MLflow, which is opened on the first use.
 
     Args:
-        open_run: start the run, or continue it.
+        open_run: starts the run, or continues it.
     """
 
     def __init__(self, open_run: Callable[[], MLFlowLogger]) -> None:

@@ -29,7 +29,7 @@ def add_masked_words(experiment: Experiment, data: StepDataModule) -> None:
         raise InputError("masked_words cannot be combined with sequence, whose tasks have patterns of their own")
     if not isinstance(experiment.adversarial, NoAdversary):
         raise InputError(
-            "masked_words cannot be combined with adversarial, whose perturbations fit the labelled texts alone"
+            "masked_words cannot be combined with adversarial, whose perturbations fit only the labelled texts"
         )
     try:
         texts = data.unlabelled(settings.unlabelled, settings.max_samples)

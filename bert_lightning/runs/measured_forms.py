@@ -71,7 +71,7 @@ class Tolerance(NamedTuple):
         return self.share * abs(before)
 
     def allows(self, before: float, after: float) -> bool:
-        """Return whether the loss is allowed; that of a score that is not a number never is.
+        """Return whether the loss is allowed. A score that is not a number is never allowed.
 
         >>> Tolerance(0.01, "max").allows(0.9, 0.892), Tolerance(0.01, "min").allows(0.9, 0.91)
         (True, False)
@@ -133,7 +133,7 @@ class ValidationData:
         return self._data.num_evaluation_samples("validation")
 
     def takes_ids_alone(self) -> bool:
-        """Return whether the task gives its model ids, segments and a mask alone, as an ONNX file takes them."""
+        """Return whether the task gives its model only ids, segments and a mask, as an ONNX file takes them."""
         model, forward = self.task.model, self.task.model.forward
         others: list[object] = []
 

@@ -1,4 +1,4 @@
-"""The format `native`: a checkpoint of ours without the state of its training, whole or as what was trained."""
+"""The format `native`: a checkpoint of ours without the state of its training, whole or only with trained weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""The format `peft`: what a tuning added, as PEFT reads it over transformers' BERT with its separate matrices."""
+"""The format `peft`: what a tuning added, as PEFT reads it.
+
+PEFT adds it to transformers' BERT, which has separate matrices for query, key and value.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -79,7 +79,7 @@ def load(
 
     Raises:
         InputError: no run wrote the checkpoint, it needs a module that is not allowed, there is no such precision, or
-            the device cannot be used. Two tuned runs have one name.
+            the device cannot be used; or two tuned runs have the same name.
         CheckpointError: there is no readable checkpoint at the path, or a tuned run has another base.
 
     Example:
@@ -132,8 +132,8 @@ class Predictor:
         the model's columns, such as a list of words under `tokens`.
 
         Raises:
-            InputError: an item lacks what the model needs, and the message names the item; or `batch_size` is not 1
-                or more.
+            InputError: an item lacks what the model needs, and the message names the item; or `batch_size` is less
+                than 1.
         """
         rows = self._rows_of(items)
         if batch_size < 1:

@@ -26,6 +26,7 @@ from bert_lightning.runs.directory import RunDirectory, choose_directory
 from bert_lightning.runs.fit import train
 from bert_lightning.runs.predictor import Predictor
 from bert_lightning.runs.processes import is_first_process
+from bert_lightning.runs.sequence_end import SequenceScores
 from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.signals import keyboard_interrupts
@@ -180,14 +181,20 @@ def build(
 
 
 def recorded_metrics(directory: RunDirectory) -> dict[str, float]:
-    """Return the metrics of the last validation of a finished run; none if it had no validation."""
+    """Return what the training of a finished run returned.
+
+    These are the metrics of its last validation, if it had one, and the scores on all tasks of its sequence.
+    """
+    scores = SequenceScores.read(directory.path)
+    of_tasks = scores.named() if scores is not None else {}
     validations = [
         {name: value for name, value in row.items() if name.startswith("val/")}
         for row in directory.read_metrics()
         # Rows with this key come from scoring a checkpoint after training.
         if "checkpoint" not in row
     ]
-    return next((metrics for metrics in reversed(validations) if metrics), {})
+    last = [each for each in validations if each and each.keys() != of_tasks.keys()][-1:]
+    return {**(last[0] if last else {}), **of_tasks}
 
 
 def _check_processes(experiment: Experiment) -> None:

@@ -121,7 +121,7 @@ class Inputs:
     def _others(self, recorded: Mapping[str, str]) -> str:
         """Name the inputs that differ from recorded ones; empty if none does.
 
-        Earlier versions had another SHA-256 of the weights.
+        Earlier versions computed the SHA-256 of the weights in another way.
         """
         fingerprints = dict(recorded)
         if self.start is not None and "model" in fingerprints:

@@ -57,7 +57,7 @@ class ResumePoint(NamedTuple):
 def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
     """Check that a directory holds no run, or a run of the same settings except those that may change.
 
-    The first process alone checks. The others may find what it has written since.
+    Only the first process checks, because the others may already find what it has written.
 
     Raises:
         InputError: the directory holds a run with other settings.

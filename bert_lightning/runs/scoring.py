@@ -150,7 +150,7 @@ def _warn_of_settings_without_effect(saved: Experiment, experiment: Experiment, 
 
 
 def _name_of(experiment: Experiment, saved: Experiment | None, split: str) -> str:
-    """Name the files of a split: after the split alone for the run's own data, otherwise also after what differs."""
+    """Name the files of a split: only after the split for the run's own data, otherwise also after what differs."""
     own = saved.to_dict()["data"] if saved is not None else {}
     now = experiment.to_dict()["data"]
     differing = [name for name in now if name not in _WITHOUT_EFFECT and own.get(name) != now[name]]

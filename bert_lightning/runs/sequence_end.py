@@ -33,7 +33,7 @@ from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.training import metrics_file
 from bert_lightning.training.precision import product_type
 
-# Before the names of scores for which the task of an example is known.
+# Prefix of the names of scores for which the task of an example is known.
 KNOWN = "known_task_"
 Scores = dict[str, dict[str, float]]
 """Task -> metric -> score."""
@@ -47,7 +47,7 @@ class SequenceScores:
         task: the task of the run.
         tasks: all tasks, in order.
         weights: SHA-256 of the weights that were scored.
-        scores: what was measured. A metric `known_task_...` chooses among the labels of the example's task alone.
+        scores: what was measured. A metric `known_task_...` chooses only among the labels of the example's task.
         untrained: the same before the first task was learned; None in the runs of later tasks.
     """
 
@@ -92,7 +92,10 @@ def finish_task(session: Session, setup: Setup) -> dict[str, float]:
     if found is None or found.weights != checkpoint.provenance.digest or found.tasks != setup.sequence.sequence.names:
         found = _scored(session, setup.sequence, checkpoint)
         write_json(directory.path / SCORES, asdict(found))
-    metrics_file.append(directory.metrics, {"step": directory.read_manifest()["num_steps"], **found.named()})
+    row = {"step": directory.read_manifest()["num_steps"], **found.named()}
+    # A session that was killed right after this row has written it already.
+    if not any(row.items() <= last.items() for last in directory.read_metrics()[-1:]):
+        metrics_file.append(directory.metrics, row)
     return found.named()
 
 

@@ -1,4 +1,4 @@
-"""The state of a run, read from its directory without importing torch, and from the ends of its long files alone."""
+"""The state of a run, read from its directory without importing torch. Of long files, only the end is read."""
 
 import json
 from collections.abc import Mapping

@@ -36,13 +36,13 @@ from bert_lightning.wording import count
 
 # Values of a checkpoint that decide what its outputs mean.
 _MEANINGS = ("labels", "problem_type", "objective", "no_answer")
-# Beginnings of the names of losses that do not teach a head what its outputs should be: on inner states, if no logits
-# are compared, and on the difference of the student's own predictions.
+# Beginnings of the names of losses that do not teach a head what its outputs should be. These are the losses on inner
+# states, if no logits are compared, and those on the difference between predictions of the student itself.
 _NOT_OF_HEADS = ("distillation_", "r_drop_", "smart_", "proximal_")
 
 
 class Distillation(NamedTuple):
-    """The losses that a student learns from its teacher, and the origin of the teacher."""
+    """The losses with which a student learns from its teacher, and the origin of the teacher."""
 
     losses: DistilledLosses | None
     """None if the settings give the teacher no weight"""
@@ -165,7 +165,7 @@ def _check_student(settings: DistillationSettings, student: Task) -> None:
     if settings.alpha and not student.distribution_names:
         raise InputError(
             f"distillation of logits is not defined for {described(student)}: set distillation.alpha to 0 to compare "
-            "inner states alone"
+            "only inner states"
         )
 
 
@@ -177,7 +177,7 @@ def _build_teacher(
     num_segments: int,
     arguments: Mapping[str, object],
 ) -> Task | BertEncoder:
-    """Build the teacher: a task that computes the student's batches, or the encoder alone if no logits are compared.
+    """Build the teacher: a task that computes the student's batches, or only an encoder if no logits are compared.
 
     Raises:
         InputError: the teacher differs in what its inputs or outputs mean.
@@ -199,7 +199,7 @@ def _build_teacher(
     if missing and not encoder_alone:
         raise InputError(
             f"distillation.teacher {checkpoint.path} lacks parameters of the task: {', '.join(missing)}. With "
-            "distillation.alpha 0, which compares inner states alone, it needs none"
+            "distillation.alpha 0, which compares only inner states, it needs none"
         )
     model.backbone.attention = experiment.model.backend
     if experiment.trainer.precision == "bf16-true":

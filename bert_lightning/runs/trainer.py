@@ -229,7 +229,7 @@ def training_callbacks(
 def _monitor_of(experiment: Experiment, task: Task) -> str | None:
     """Return the metric that decides which checkpoint is the best; None if no metric tells.
 
-    Validation scores the head, which learns nothing if a student learns inner states alone.
+    Validation scores the head, which learns nothing if a student learns only inner states.
 
     Raises:
         InputError: `checkpoint.monitor`, `checkpoint.mode` or `early_stopping.patience` cannot be used.
@@ -243,7 +243,7 @@ def _monitor_of(experiment: Experiment, task: Task) -> str | None:
         }
         for key in (key for key, value in used.items() if value is not None):
             raise InputError(
-                f"{key} cannot be used here: the student learns inner states of its teacher alone, so the scores are "
+                f"{key} cannot be used here: the student learns only inner states of its teacher, so the scores are "
                 "those of an untrained head"
             )
         return None

@@ -18,7 +18,7 @@ def named_runs(tuning: Tunings) -> dict[str, str | Path]:
     """Return the paths of tuned runs by name.
 
     Raises:
-        InputError: there are none, or two have one name.
+        InputError: there are none, or two have the same name.
     """
     if isinstance(tuning, Mapping):
         named = dict(tuning)

@@ -1,4 +1,4 @@
-"""The command `wandb-push`: build a W&B run from the files of a run, exact to the row.
+"""The command `wandb-push`: build a W&B run from the files of a run, with each logged row exactly once.
 
 What W&B wrote during training lacks the last rows of a session that was killed, and has the rows of repeated steps
 twice. `metrics.jsonl` has each row once.

@@ -111,7 +111,7 @@ class _LateLogger(WandbLogger):
     """A logger that opens its W&B run when training begins, so that building a trainer writes nothing.
 
     Args:
-        open_run: start the run and return it.
+        open_run: starts the run and returns it.
     """
 
     def __init__(self, open_run: Callable[[], "Run"]) -> None:

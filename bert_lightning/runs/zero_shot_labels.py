@@ -64,8 +64,8 @@ def label_sentences(pattern: str, labels: Sequence[str], verbalizer: Mapping[str
     """Return the sentence with each label, or with its word.
 
     Raises:
-        InputError: the pattern has no label, other fields or options, a label has several words, or two labels have
-            one.
+        InputError: the pattern has no `{label}`, other fields or options, a label has several words, or two labels
+            have the same sentence.
     """
     try:
         fields = [each for each in string.Formatter().parse(pattern) if each[1] is not None]

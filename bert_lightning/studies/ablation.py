@@ -19,7 +19,7 @@ from bert_lightning.studies.record import UNFINISHED, StudyRecord, remove_leftov
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
 from bert_lightning.studies.study_file import Study, read_study
 from bert_lightning.version import __version__
-from bert_lightning.wording import duration
+from bert_lightning.wording import count, duration
 
 # The most runs that a message names one by one, and the most lines of a plan.
 _NAMED, _LONGEST_PLAN = 5, 40
@@ -234,7 +234,7 @@ def summary(study: Study, progress: Progress, before: StudyRecord | None) -> lis
     counts = ", ".join(f"{num} {state}" for state, num in states.items())
     lines = [f"{study.name}: {study.question}" if study.question else study.name]
     others = len(progress.runs) - len(runs)
-    lines.append(f"{len(runs)} runs in {progress.folder}: {counts}")
+    lines.append(f"{count(len(runs), 'run')} in {progress.folder}: {counts}")
     if others:
         lines.append(f"{_counted(others, 'run')} in other stages, which do not train now")
     if before is not None and before.version != __version__:
@@ -283,15 +283,15 @@ def _table(progress: Progress, jobs: int) -> Iterator[str]:
     total, num_unknown = estimates.all_seconds_left(progress.chosen)
     for number, ((stage, arm), runs) in enumerate(rows.items()):
         if number == _LONGEST_PLAN:
-            yield f"  and {len(rows) - _LONGEST_PLAN} arms more"
+            yield f"  and {count(len(rows) - _LONGEST_PLAN, 'arm')} more"
             break
         recorded = {run: progress.runs[run] for run in runs}
         num_left = sum(each.state in UNFINISHED for each in recorded.values())
         seconds, unknown = estimates.all_seconds_left(recorded)
         time = "" if num_left == 0 else ", no estimate" if unknown else f", about {duration(seconds)}"
-        yield f"  {stage}, {arm}: {len(runs)} runs, {num_left} to train{time}"
+        yield f"  {stage}, {arm}: {count(len(runs), 'run')}, {num_left} to train{time}"
     if num_unknown:
-        yield f"{num_unknown} runs have no estimate, because no run of their stage has finished"
+        yield f"no estimate for {count(num_unknown, 'run')}, because no run of the same stage has finished"
     if total:
         yield f"about {duration(math.ceil(total / jobs))} with --jobs {jobs}"
 

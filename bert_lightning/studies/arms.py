@@ -150,7 +150,7 @@ class _Names:
         }
 
     def _full(self, owner: str, key: str) -> str:
-        """Return a key, with its stage in front if several stages vary it."""
+        """Return a key, with its stage in front if several sections set it; keys at the top of the file have none."""
         several = sum(key in keys for keys in self._owners.values()) > 1
         return f"{owner}/{key}" if several and owner != _TOP else key
 

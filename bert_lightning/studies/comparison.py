@@ -13,7 +13,7 @@ from bert_lightning.config.saved import with_defaults
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 
-# Runs that differ only in these keys form one group. Among them, only the seed changes the scores.
+# Runs that differ only in these keys form one group. Of these keys, only the seed changes the scores.
 _IRRELEVANT = ("seed_everything", "wandb", "experiment", "published")
 
 

@@ -129,7 +129,8 @@ def _gives(recorded: float, computed: float) -> bool:
 
 def _read(path: Path) -> _Predictions:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # As bytes, because a text would also be split at the line separators that a value may hold.
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
     except (OSError, ValueError):
         return []
     return rows if all(isinstance(row, dict) and "gold" in row for row in rows) else []

@@ -63,7 +63,9 @@ class Launcher(Protocol):
         """
 
     def run(self, job: Job) -> int | None:
-        """Train, and return the exit status of `fit`, negative for a signal; None if `stop` came before the start.
+        """Train, and return the exit status of `fit`, negative for a signal.
+
+        It is None if `stop` came before the start. In a cluster, it is None also if `stop` came before the end.
 
         The output of `fit` is appended to the log of the job.
         """
@@ -119,7 +121,7 @@ class LocalLauncher:
         self._processes.end()
 
     def _environment(self, job: Job, place: int) -> dict[str, str]:
-        """Return the variables of a process: its share of the cores and devices, and a port for its ranks alone."""
+        """Return the variables of a process: its share of the cores and devices, and a port only for its ranks."""
         environment = {**os.environ, **job.environment}
         if self.num_jobs > 1:
             environment = with_cores(environment, max(1, usable_cores() // self.num_jobs), job.num_processes)

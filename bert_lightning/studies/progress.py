@@ -83,7 +83,10 @@ class Progress:
         return recorded
 
     def block(self) -> None:
-        """Set waiting runs to `blocked` if an upstream run failed or is blocked, and back to `waiting` otherwise."""
+        """Set waiting and interrupted runs to `blocked` if an upstream run failed or is blocked.
+
+        Blocked runs whose upstream runs are neither get `waiting` again.
+        """
         for run, recorded in self.runs.items():
             states = [self.runs[each].state for each in run.upstreams.values()]
             blocker = next((each for each in run.upstreams.values() if self.runs[each].state in _BLOCKING), None)
@@ -102,6 +105,7 @@ class Progress:
                 continue
             if recorded.message in (STALE, _OTHER):
                 _set_aside(self.folder / recorded.directory)
+                self.directories.start_over(run)
                 recorded = run.recorded()
             self.runs[run] = replace(recorded, state="waiting")
         self.block()

@@ -51,8 +51,9 @@ class RecordedRun:
     Attributes:
         stage: name of its stage.
         arm: name of its arm. A later stage has the same names, unless it adds axes or arms.
-        values: dotted key -> value of the arm's axes, including those of earlier stages. If two stages vary a key,
-            the later one has its stage in front, as in `rte/optimizer.learning_rate`.
+        values: dotted key -> value of the arm's axes, including those of earlier stages. If several
+            sections of the study file set a key, that of a stage has the stage in front, as in
+            `rte/optimizer.learning_rate`.
         seed: value of `seed_everything`.
         directory: its run directory, relative to the folder of the study. It may not exist yet. The output of the run
             is in the file `<directory>.log`.

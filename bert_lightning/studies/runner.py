@@ -170,7 +170,7 @@ class Runner:
             lines = "".join(f"\n    {line}" for line in _shown_lines(log))
             self._reporter.line(f"failed: {run.name} (status {recorded.status}), output in {log}{lines}")
         elif recorded.state == "interrupted":
-            self._reporter.line(f"interrupted: {run.name} ({recorded.message}); it resumes with the next `ablate`")
+            self._reporter.line(f"interrupted: {run.name} ({recorded.message}); the same command resumes it")
 
     def _scores(self, recorded: RecordedRun) -> str:
         """Return the last values of the metrics that the study compares."""

@@ -17,7 +17,7 @@ from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.processes import running_process
 from bert_lightning.studies.record import RecordedRun
-from bert_lightning.training.signals import EXIT_STATUS
+from bert_lightning.training.signals import EXIT_STATUS, signal_name
 
 # Exit statuses of a process that was stopped from outside. Its run resumes.
 _STOPPED = {
@@ -74,6 +74,10 @@ class Directories:
 
     def __getitem__(self, run: PlannedRun) -> str:
         return self._found.get(run.directory, run.directory)
+
+    def start_over(self, run: PlannedRun) -> None:
+        """Let a run train in the directory that its settings name, even if another one was found."""
+        self._found.pop(run.directory, None)
 
     def path(self, run: PlannedRun) -> Path:
         """Return the path of the directory of a run."""
@@ -159,7 +163,7 @@ def after_process(recorded: RecordedRun, status: int, printed: Sequence[str]) ->
     if recorded.state == "finished":
         # A signal at the very end may have changed the status.
         return replace(recorded, message=None)
-    killed = f"killed by {signal.Signals(-status).name}" if status < 0 else None
+    killed = f"killed by {signal_name(-status)}" if status < 0 else None
     if is_stopped(status):
         return replace(recorded, state="interrupted", message=killed or recorded.message or "stopped")
     last = printed[-1].removeprefix("bert-lightning: ") if printed else f"ended with status {status}"

@@ -153,7 +153,7 @@ class _Reader:
             start = dict.fromkeys((_START, PREVIOUS), names[-1]) if names else None
             stage = self._stage(str(name), {**section, "from": start}, base, overrides, place)
             names.append(str(name))
-            # `model.size` is for the first task alone: the others start from the model of the previous task.
+            # `model.size` is only for the first task: the others start from the model of the previous task.
             starts = {_SIZE: None} if start is not None else {}
             own = {**overrides, **starts, **stage.overrides, TASK: name}
             yield replace(stage, overrides=own, in_sequence=True)

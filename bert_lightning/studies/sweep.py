@@ -8,6 +8,7 @@ import yaml
 
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.config.extensions import options_that_allow
+from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.config.yaml_files import dump_yaml
 from bert_lightning.metrics.direction import better
 from bert_lightning.runs.directory import RUNS_VARIABLE
@@ -15,6 +16,7 @@ from bert_lightning.studies.ablation import check_number, folder_of, locked, new
 from bert_lightning.studies.plan import RUNS, PlannedRun, plan_runs
 from bert_lightning.studies.progress import Progress
 from bert_lightning.studies.study_file import Study, read_study
+from bert_lightning.wording import count
 
 # The definition, and the folder with an experiment file per arm.
 NAME, ARMS = "sweep.yaml", "sweep"
@@ -58,8 +60,9 @@ def write_sweep(
         comment = f"# {described.question}\n" if described.question else ""
         text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=118)
         write_text(folder / NAME, comment + text)
+    size = f"{count(len(files), 'arm')} x {count(len(described.seeds), 'seed')}"
     return [
-        f"{folder / NAME}: {len(plan)} runs, {len(files)} arms x {len(described.seeds)} seeds",
+        f"{folder / NAME}: {count(len(plan), 'run')}, {size}",
         f"create the sweep, which prints its id:  wandb sweep --project {definition['project']} {folder / NAME}",
         "start one worker per run that should train at once, in this folder:  wandb agent ENTITY/PROJECT/ID",
         f"afterwards, add the runs to the study:  bert-lightning ablate {study}"
@@ -75,7 +78,7 @@ def _write_arms(folder: Path, plan: Sequence[PlannedRun]) -> list[Path]:
             files[run.arm.name] = folder / f"{len(files) + 1:02d}.yaml"
             values = run.experiment.to_dict()
             del values["seed_everything"]
-            write_text(files[run.arm.name], f"# {run.arm.name}\n{dump_yaml(values)}")
+            write_text(files[run.arm.name], f"# {run.arm.name}\n{dump_yaml(with_literal_variables(values))}")
     return list(files.values())
 
 

@@ -6,8 +6,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from bert_lightning.checkpoints.digests import current_form
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import LAST, find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.record import MODULES
 from bert_lightning.tasks.norms_and_rates import is_diagnosis
@@ -89,7 +91,10 @@ def first_difference(
 
 
 def equal_weights(before: RunDirectory, now: RunDirectory) -> bool | None:
-    """Return whether the final weights of two runs are equal, bit for bit; None if their digests are not recorded."""
+    """Return whether the final weights of two runs are equal, bit for bit.
+
+    None if their digests are not recorded, or if they differ and the weights cannot be read.
+    """
     recorded = [run.read_manifest().get("weights") for run in (before, now)]
     if None in recorded:
         return None
@@ -99,7 +104,10 @@ def equal_weights(before: RunDirectory, now: RunDirectory) -> bool | None:
     if checkpoint is None:
         return False
     # An earlier version may have recorded a digest in another form.
-    tensors = read_checkpoint(checkpoint).tensors
+    try:
+        tensors = read_checkpoint(checkpoint).tensors
+    except (CheckpointError, InputError, OSError):
+        return None
     return current_form(str(recorded[0]), tensors) == current_form(str(recorded[1]), tensors)
 
 

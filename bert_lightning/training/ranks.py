@@ -5,7 +5,6 @@ If one of them dies, the others end soon too, and one of them reports why.
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from lightning import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from bert_lightning.errors import WorkError
-from bert_lightning.training.signals import EXIT_STATUS
+from bert_lightning.training.signals import EXIT_STATUS, signal_name
 
 Result = TypeVar("Result")
 # The variable with the id of the process that started this one. If that process dies before the first check, getppid
@@ -178,7 +177,7 @@ class RankWatch:
         for status, rank, pid in sorted((each for each in ended if each[0]), key=lambda each: each[0] or 0):
             assert status
             if status < 0:
-                how, status = f"was killed by {signal.Signals(-status).name}", _status_of(-status)
+                how, status = f"was killed by {signal_name(-status)}", _status_of(-status)
             else:
                 how = f"ended with status {status}"
             return RankLost(f"rank {rank} (process {pid}) {how}{_RESUME}", status)

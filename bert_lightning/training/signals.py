@@ -29,6 +29,18 @@ EXIT_STATUS = {
 _FAILED = 1 << 16
 
 
+def signal_name(number: int) -> str:
+    """Return the name of a signal; real-time signals have none.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'signal 40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 class StoppedBySignal(Exception):
     """The end of training by a signal, after a checkpoint was written.
 

@@ -4,7 +4,7 @@ The text is the novels of the folder that BERT_LIGHTNING_DATA names, or generate
 
     python experiments/benchmarks/data.py [--json FILE] [--megabytes 8] [--original FOLDER] [--copies 20]
 
-`--megabytes` takes only the first novels, up to so much text. `--original` is a working checkout of
+`--megabytes` takes only the first novels, up to that much text. `--original` is a working checkout of
 google-research/bert, whose generator imports TensorFlow 1. `--copies` repeats the text under other names, to see
 whether memory grows with it.
 """
@@ -66,7 +66,7 @@ def main() -> None:
 def text_to_tokens(
     files: Sequence[str], tokenizer: WordPieceTokenizer, folder: Path, original: Path | None
 ) -> dict[str, float]:
-    """Measure `prepare` as a shell command, encoding alone, and the original generator."""
+    """Measure `prepare` as a shell command, encoding without anything else, and the original generator."""
     sentences = []
     for file in files:
         for passage in read_passages(file, CorpusFormat(layout=detect_layout(file))):

@@ -35,7 +35,7 @@ def files_of(data: ValidationData, folder: Path) -> dict[str, Path]:
 
 
 def forms_of(data: ValidationData, files: Mapping[str, Path], num_threads: int) -> list[Form]:
-    """Return all forms, float32 first; those of onnxruntime use so many threads."""
+    """Return all forms, float32 first; those of onnxruntime use `num_threads` threads."""
     model = data.task.model
     return [
         Form("float32, PyTorch", model_bytes(model)),

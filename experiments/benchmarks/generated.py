@@ -73,7 +73,7 @@ def write_corpus(path: Path, texts: Sequence[Sequence[str]]) -> Path:
 def corpus(folder: Path, megabytes: float) -> tuple[list[str], WordPieceTokenizer]:
     """Return text files and a vocabulary for them.
 
-    They are the first novels of the folder that BERT_LIGHTNING_DATA names, up to so much text, but at least two
+    They are the first novels of the folder that BERT_LIGHTNING_DATA names, up to that much text, but at least two
     because pairs need two documents. If it is not set, they are generated.
     """
     data = os.environ.get("BERT_LIGHTNING_DATA")

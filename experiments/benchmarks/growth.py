@@ -8,8 +8,8 @@ dropped, so the first read of each section comes from the disk.
 
     python experiments/benchmarks/growth.py [--gigacharacters 4 80 400] [--folder DIR] [--json FILE]
 
-4,230 gigacharacters are 10^12 tokens, and need 5 GB for the tables. Times leave out when the process could run
-and others had its core; waits for the disk count.
+4,230 gigacharacters are 10^12 tokens, and need 5 GB for the tables. Times leave out the moments in which the process
+could run but others had its core. Waits for the disk count.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def texts_of(shard: int) -> range:
 
 
 def linked_store(store: Path, real: Path, gigacharacters: float) -> Path:
-    """Write a store of whole shards with at least so much text, whose shards are links."""
+    """Write a store of whole shards with at least that much text, whose shards are links."""
     if store.exists():
         return store
     small = real.with_name("small")

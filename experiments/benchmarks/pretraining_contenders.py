@@ -32,7 +32,7 @@ from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.tasks.task import Task
 
-# The contender that repeats its batches repeats so many.
+# The number of batches that `ours_repeated` repeats.
 NUM_REPEATED = 2
 # The best form of transformers pads to a multiple of this, so that a compiled step has few shapes.
 MULTIPLE = 64

@@ -15,8 +15,8 @@ turns within one run. Figures are real tokens per second.
     python experiments/benchmarks/pretraining_step.py --size base --batch-size 16 --sequence-length 128
 
 The text is that of the novels of the folder that BERT_LIGHTNING_DATA names, or generated if it is not set. With
-`--limit` it ends after about so many seconds. It first measures the contenders that are not compiled and writes their
-figures, and then adds a compiled one at a time. After the limit, each group still takes one round.
+`--limit SECONDS` it ends after about that time. It first measures the contenders that are not compiled and writes
+their figures, and then adds a compiled one at a time. After the limit, each group still takes one round.
 """
 
 import argparse
@@ -53,7 +53,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
 }
 # Megabytes of text: an epoch of some hundred batches of a processor.
 MEGABYTES = 2.0
-# Work is counted over so many batches.
+# The work of a step is the mean over this many batches.
 NUM_COUNTED = 16
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MIN_CHARACTERS = 120
-# The limit keeps any package from dominating the corpus, and gathering takes only seconds.
+# The limit keeps any package from dominating the corpus. It also keeps the time for gathering at a few seconds.
 MAX_CHARACTERS_PER_PACKAGE = 1 << 20
 # Larger files are usually generated tables.
 MAX_FILE_BYTES = 2 << 20

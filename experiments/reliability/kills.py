@@ -33,7 +33,7 @@ class Kill:
 
 
 def plan_kills(number: int, num_processes: int, generator: random.Random) -> list[Kill]:
-    """Plan kills: half of them while a checkpoint is written, and with several ranks a third of a single rank."""
+    """Plan kills. Half of them come while a checkpoint is written. With several ranks, a third hit a single rank."""
     moments: list[Literal["start", "step", "writing"]] = ["writing"] * -(-number // 2)
     moments += ["start"] * (number // 6)
     moments += ["step"] * (number - len(moments))

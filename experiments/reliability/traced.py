@@ -2,7 +2,7 @@
 
     BERT_LIGHTNING_TRACE=FILE python experiments/reliability/traced.py fit --config ...
 
-BERT_LIGHTNING_SLOW_WRITING=SECONDS imitates a slow disk: each write in the background waits up to so long. Without
+BERT_LIGHTNING_SLOW_WRITING=SECONDS imitates a slow disk: each write in the background waits up to that long. Without
 it, a small checkpoint would be complete before the next step.
 
 The package knows nothing of the trace. A rank writes its line before the step exchanges anything with other ranks, so

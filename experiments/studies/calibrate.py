@@ -5,8 +5,8 @@
 It trains each arm of the first stage twice with one thread: for a few steps, and for some more. The difference of the
 two processor times, each over all processes of a training, is the time of the additional steps, because start,
 validation and checkpoint cancel. Each round measures all arms in turn, and the median over the rounds counts. Then
-`trainer.max_steps` of each arm is written into the file. Measure without other work beside: it changes processor time
-too, though less than wall time.
+`trainer.max_steps` of each arm is written into the file. Measure while nothing else runs: other work changes
+processor time too, though less than wall time.
 """
 
 import argparse

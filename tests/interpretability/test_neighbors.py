@@ -94,6 +94,8 @@ def test_neighbours_of_a_text_are_whole_texts_by_the_mean_over_tokens(base, extr
 def test_a_text_that_is_the_query_is_not_its_own_neighbour(base):
     report = neighbors(base, [TEXTS[0]], TEXTS, vectors="texts")
     assert [near.name for near in report.neighborhoods[0].neighbors if near.name == TEXTS[0]] == []
+    lines = neighbors(base, [f"{TEXTS[0]}\n"], [f"{text}\n" for text in TEXTS], vectors="texts")
+    assert lines.neighborhoods[0].neighbors == report.neighborhoods[0].neighbors
 
 
 def test_the_command_prints_and_writes_what_the_function_returns(base, tmp_path, capsys):
@@ -122,7 +124,7 @@ def test_the_command_prints_and_writes_what_the_function_returns(base, tmp_path,
     ("arguments", "message"),
     [
         (["--query", "hous"], "'hous' is no entry of the vocabulary"),
-        (["--query", "riverstone"], "is no entry of the vocabulary, it becomes"),
+        (["--query", "riverstone"], "is no entry of the vocabulary. It becomes"),
         (["--query", "cat", "--input", "texts.txt"], "--input does nothing with --vectors pieces"),
         (["--query", "cat", "--text-column", "a"], "--text-column does nothing with --vectors pieces"),
         (["--query", "cat", "--precision", "bf16-mixed"], "--precision does nothing with --vectors pieces"),

@@ -173,6 +173,8 @@ def test_a_run_killed_after_its_last_checkpoint_ends_as_an_uninterrupted_one(hom
     (run / "checkpoints/.best.ckpt.99.tmp").symlink_to("gone")
     (run / "checkpoints/step-000099999.ckpt.sha256").write_text("of a file that was never written")
     (run / ".manifest.json.99.tmp").write_text("{")
+    (run / "predictions/validation").mkdir(parents=True)
+    (run / "predictions/validation/.predictions.json.99.tmp").write_text("{")
     assert fit(home / "topics.yaml", run) == 0
     assert "val/accuracy" in capsys.readouterr().out
     assert (run / "predictions/validation.jsonl").read_text() == predictions

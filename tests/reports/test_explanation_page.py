@@ -67,7 +67,7 @@ def test_only_a_few_unread_words_stand_before_the_window_that_is_read():
 
 def test_an_explanation_of_more_words_than_a_page_bears_is_refused(monkeypatch):
     monkeypatch.setattr(of_page, "_MOST_WORDS", 39)
-    with pytest.raises(InputError, match="item 1: 40 words are read, and a page bears 39"):
+    with pytest.raises(InputError, match="item 1: 40 words are read, and a page can show 39"):
         page_of("occlusion", fake_explanation("occlusion"))
 
 

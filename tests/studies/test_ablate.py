@@ -303,7 +303,7 @@ def test_the_dry_run_writes_nothing_and_estimates_from_finished_runs(capsys, mon
     assert main(["ablate", str(study), "--dry-run"]) == 0
     output = capsys.readouterr().out
     assert "8 runs in studies/nsp: 8 waiting" in output
-    assert "8 runs have no estimate" in output
+    assert "no estimate for 8 runs" in output
     assert not FOLDER.exists()
     record = ablate(study, launcher=InProcess(finished))
     # 10 s and 20 s for 4 steps of one arm, whose median is 3.75 s a step; two runs of another arm are missing.
@@ -427,7 +427,7 @@ def test_finished_runs_are_reduced_to_their_weights_once_the_study_says_so(capsy
     capsys.readouterr()
     overrides = {"checkpoint.keep_training_state": False}
     assert main(["ablate", str(file(**alone, overrides=overrides))]) == 0
-    assert "1 runs in studies/nsp: 1 finished" in capsys.readouterr().out
+    assert "1 run in studies/nsp: 1 finished" in capsys.readouterr().out
     assert not has_training_state(last)
 
 

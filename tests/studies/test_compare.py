@@ -79,6 +79,9 @@ def test_keys_circumstances_data_and_weights_that_differ_are_named_with_both_val
     }
     assert found.data == {"train": (["0" * 64], ["9" * 64])}
     assert found.equal_weights == {(1, 2): False}
+    (b / "checkpoints").mkdir(exist_ok=True)
+    (b / "checkpoints/last.ckpt").write_bytes(b"damaged")
+    assert compared(a, b).equal_weights == {(1, 2): None}
     assert main(["compare", str(a), str(b), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["configuration"]["rate"] == [0.1, 0.2]
@@ -242,6 +245,13 @@ def pair(tmp_path: Path, metric: str, predictions: list[list[dict]], scores: lis
         path = make_run(tmp_path / name, rows=[{"step": 1, "time": 1, metric: score}], predictions=rows)
         runs.append(read_run(path))
     return paired_counts(*runs, metric)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_line_separator_in_a_text_does_not_hide_the_predictions(tmp_path, separator):
+    rows = [{"text": f"a{separator}b", "label": "x", "gold": "x"}, {"text": "c", "label": "x", "gold": "y"}]
+    counts = pair(tmp_path, "val/accuracy", [rows, rows], [0.5, 0.5])
+    assert isinstance(counts, PairedCounts), counts
 
 
 def test_words_and_entities_count_as_the_scorer_counts_them(tmp_path):

@@ -171,6 +171,17 @@ def test_runs_whose_upstream_was_trained_again_with_other_weights_are_stale(home
     assert RunDirectory(f"{directory.path}-aside-1").exists
 
 
+def test_a_stale_run_that_was_found_under_another_name_starts_over_in_its_own_directory():
+    folder, [run] = Path("studies/nsp"), planned(seeds=[1], stages=None)[:1]
+    found = begin(run, name="0123456789ab", ended="finished")
+    progress = Progress(folder, [run], None)
+    assert progress.directories.path(run) == found.path
+    progress.runs[run] = dataclasses.replace(progress.runs[run], state="failed", message=STALE)
+    progress.retry_failed()
+    assert progress.runs[run].directory == run.directory
+    assert progress.directories.path(run) == folder / run.directory
+
+
 def test_a_run_of_an_earlier_version_is_found_by_its_settings_and_so_are_those_that_start_from_it():
     runs = planned(seeds=[1])
     folder = Path("studies/nsp")

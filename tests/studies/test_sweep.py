@@ -19,6 +19,7 @@ ARMS = {
     "plain": {},
     "no clipping": {"trainer.gradient_clip_val": None},
     "other moments": {"optimizer.betas": [0.9, 0.98]},
+    "a name like a variable": {"wandb.project": "$${ODD}"},
 }
 
 
@@ -60,7 +61,7 @@ def test_the_workers_train_exactly_the_runs_of_the_plan(study, monkeypatch):
         experiment = load_experiment(config.removeprefix("--config="), [seed])
         found.append(str(default_directory(experiment)))
     assert found == [f"studies/nsp/{run.directory}" for run in plan_runs(read_study(path))]
-    assert len(set(found)) == 6
+    assert len(set(found)) == 8
 
 
 def test_ablate_takes_the_runs_of_workers_into_the_study(study, monkeypatch, capsys):

@@ -41,7 +41,7 @@ def make_run(
 
 
 def _lines(rows: Sequence[Mapping[str, object]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def row(step: int, seconds: float, **metrics: float) -> dict[str, object]:

@@ -11,7 +11,7 @@ Placed = Callable[[Tensor], Tensor]
 """Function from the (L,) losses of one application to its part of the losses of the whole step."""
 
 OPERATIONS_OF_ASCENT = 2 / 3
-"""A pass that computes the gradient of its input alone takes this share of the operations of a whole pass."""
+"""A pass that computes only the gradient of its input takes this share of the operations of a whole pass."""
 
 
 def repeat_dropout() -> None:

@@ -22,7 +22,7 @@ class ProjectedGradient(Adversary):
     The loss is L(e) + `weight` * L(e + r). The perturbation r of a sequence begins as 0. Each of `num_ascents`
     ascents adds `ascent_size` * g / |g|, with the gradient g of L(e + r) with respect to r, and then brings r back
     into the ball |r| <= `epsilon`. Norms are Euclidean, over all tokens and features of one sequence. The paper
-    bounds the largest pixel, and minimises L(e + r) alone.
+    bounds the largest change of a pixel, and minimises only L(e + r).
 
     With one ascent as long as `epsilon` it is the fast gradient method.
 

@@ -23,7 +23,7 @@ class EWC(ContinualMethod):
 
     The loss gets `strength` / 2 F (w - w0)^2 for each earlier task, with the weights w0 after it, and the diagonal F
     of its Fisher information there. The sum of these parabolas is one parabola, which is all that is kept: its
-    curvature is the sum of the F, and its centre the mean of the w0 with the weights F.
+    curvature is the sum of the F, and its centre the mean of the w0, weighted by F.
 
     Attributes:
         strength: the lambda of the paper. It depends on the data, so search it.

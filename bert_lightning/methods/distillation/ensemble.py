@@ -20,8 +20,7 @@ class EnsembleLogits:
     """The mean logits of teachers for the sequences of a training split.
 
     Schick and Schütze 2021, arXiv 2001.07676, section 3.4. The logits are computed at the first step of a
-    session, in fixed batches, so they are a function of teachers and data alone, whatever the batches of the training
-    are.
+    session, in fixed batches. So they depend only on teachers and data, whatever the batches of the training are.
 
     Args:
         teachers: classifiers of labelled texts.

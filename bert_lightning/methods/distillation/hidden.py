@@ -34,7 +34,7 @@ class HiddenSettings:
         embeddings: whether the embeddings, the input of the first block, are compared too.
         metric: mse, the mean squared difference over features; normalized-mse, the same after each vector is scaled
             to length 1; cosine, 1 minus the cosine.
-        tokens: all, or cls for the first token of each sequence alone.
+        tokens: all, or cls for only the first token of each sequence.
         projection: a trained linear layer from the width of the student to that of the teacher, one for each compared
             pair: auto if the widths differ, always, or never.
     """

@@ -25,7 +25,7 @@ def pairs_of(layers: LayerMap, num_student: int, num_teacher: int) -> dict[int, 
       `task_distill.py`). The last block learns from the last.
     - `skip`: the same without the last block, as PKD-Skip (Sun et al. 2019, arXiv 1908.09355, section 3.1).
     - `last`: the last blocks of the teacher before its very last, as PKD-Last: k -> r L - L + k for k < L - 1.
-    - `top`: the last block from the last alone, as DistilBERT and MiniLM.
+    - `top`: only the last block learns, from the last one, as in DistilBERT and MiniLM.
 
     Raises:
         ValueError: the numbers of blocks do not fit the rule, or a list has another length or a block that does not

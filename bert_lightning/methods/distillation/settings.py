@@ -35,12 +35,13 @@ class DistillationSettings:
         unlabelled: a table with the text columns. The student of `teachers` also learns what they say about these
             texts. Each text gets the label that they find likeliest. Where the loss on the labels has no weight, this
             label has none.
-        max_samples: read only this many of the unlabelled texts, the first ones.
+        max_samples: how many of the unlabelled texts are read, from the first on; null for all.
         teacher: a checkpoint of the same task, with the same labels and vocabulary. With `alpha: 0`, which compares
-            inner states alone, any encoder with the same vocabulary. A run directory, checkpoint file, Hugging Face
-            folder or hub name. Its size does not matter.
+            only inner states, it may be any encoder with the same vocabulary. It is a run directory, checkpoint file,
+            Hugging Face folder or hub name. Its size does not matter.
         temperature: T, which divides the logits of both.
-        alpha: weight of the teacher's logits. From 0 (labels alone) to 1 (teacher alone), if `labels` is null.
+        alpha: weight of the teacher's logits. If `labels` is null, it is between 0 (only labels) and 1 (only the
+            teacher).
         labels: weight of the loss on the labels; null for 1 - `alpha`.
         hidden: a loss on hidden states.
         attention: a loss on attention scores.

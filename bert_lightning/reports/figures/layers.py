@@ -21,10 +21,10 @@ class LayerCurve(NamedTuple):
     """A quantity at each layer.
 
     Attributes:
-        name: of the quantity.
-        values: at each layer, from the embeddings.
-        band: low and high at each layer; None for a line alone.
-        style: of the line.
+        name: name of the quantity.
+        values: its values at each layer, from the embeddings on.
+        band: low and high at each layer; None for a line without a band.
+        style: style of the line.
     """
 
     name: str

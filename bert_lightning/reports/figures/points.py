@@ -26,7 +26,7 @@ from bert_lightning.reports.results import Metric, MetricCell
 
 # Matches the sections before a key, such as `optimizer.` in `optimizer.name=adamw`.
 _SECTIONS = re.compile(r"[\w.]+\.(?=\w+=)")
-# Height of a row, of its first line, and of a line more for a name that needs the whole width.
+# Height of a row, of its first line, and of the additional line of a name that needs the whole width.
 _ROW, _FIRST, _LINE = 38.0, 22.0, 13.0
 _LEFT, _RIGHT = 6.0, 362.0
 # Intervals of two or three seeds may be many times as wide as the span of the points. They are cut at this many times

@@ -37,7 +37,8 @@ class Scale:
     ) -> "Scale":
         """Make a scale for some values, with a margin as a fraction of their range.
 
-        Values that are not finite or beyond 1e100, as of a run that diverged, are ignored: the others would coincide.
+        Values that are not finite or beyond 1e100, such as those of a run that diverged, are ignored, because
+        otherwise all others would coincide.
 
         >>> scale = Scale.over([0, 10], 0, 100, margin=0)
         >>> scale.place(2.5)

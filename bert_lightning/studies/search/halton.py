@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HaltonSampler(BaseSampler):
-    """The sampler of one trial, which depends on the seed of the search and the number of the trial alone.
+    """The sampler of one trial, which depends only on the seed of the search and the number of the trial.
 
     Halton 1960, "On the efficiency of certain quasi-random sequences of points": the k-th key of trial n is the
     fraction whose digits in base p_k, the k-th prime number, are those of n in reverse order. The seed shifts each

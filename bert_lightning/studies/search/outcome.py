@@ -76,7 +76,7 @@ def expected_performance(settings: SearchSettings, trials: "Sequence[FrozenTrial
     scores += [min(scores)] * num_without
     budgets = range(1, len(scores) + 1)
     return {
-        # The estimators hold for independent draws alone.
+        # The estimators hold only for independent draws.
         "independent": isinstance(settings.sampler, Random),
         "without_score": num_without,
         "budget": list(budgets),

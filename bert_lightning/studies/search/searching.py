@@ -312,10 +312,11 @@ def _first_lines(described: _Described, folder: Path, courses: Sequence[ArmSearc
     yield f"{study.name}: {study.question}" if study.question else study.name
     seeds = ", ".join(map(str, settings.trial_seeds))
     arms = f" for each of {len(courses)} arms" if len(courses) > 1 else ""
-    yield f"{settings.trials} trials{arms} in {folder}: {settings.direction} {settings.metric} over seeds {seeds}"
+    trials = f"{count(settings.trials, 'trial')}{arms}"
+    yield f"{trials} in {folder}: {settings.direction} {settings.metric} over seeds {seeds}"
     for course in courses:
         if course.num_done:
-            yield f"{course.arm.label}: {course.num_done} trials ended in earlier sessions"
+            yield f"{course.arm.label}: {count(course.num_done, 'trial')} ended in earlier sessions"
     at_once = courses[0].at_once
     if settings.at_once is None and (at_once > 1 or _usual_at_once(settings, jobs) > 1):
         yield (
@@ -332,7 +333,7 @@ def _last_lines(record: StudyRecord, folder: Path) -> Iterator[str]:
         states = [trial["state"] for trial in found["trials"]]
         counts = {"complete": "complete", "pruned": "stopped early", "failed": "failed", "running": "not ended"}
         parts = [f"{states.count(state)} {words}" for state, words in counts.items() if state in states]
-        yield f"{label}: {len(states)} trials, {', '.join(parts)}"
+        yield f"{label}: {count(len(states), 'trial')}, {', '.join(parts)}"
         for trial in found["trials"]:
             if trial["state"] == "failed":
                 yield f"failed: trial {trial['trial']}: {trial['message']}"

@@ -90,7 +90,7 @@ def mcnemar(ours: ArrayLike, baseline: ArrayLike, level: float = 0.95) -> Differ
     shares = (better + 1) / (num + 2), (worse + 1) / (num + 2)
     centre = shares[0] - shares[1]
     half = float(stats.norm.ppf((1 + level) / 2)) * ((sum(shares) - centre**2) / (num + 2)) ** 0.5
-    counts = f"Of {num} examples, {better} were right in ours alone and {worse} in the baseline alone."
+    counts = f"Of {num} examples, {better} were right only in ours and {worse} only in the baseline."
     return Difference(
         difference=(better - worse) / num,
         interval=(max(-1.0, centre - half), min(1.0, centre + half)),

@@ -42,7 +42,8 @@ class Difference:
         level: confidence level of the interval.
         statistic: value of the test statistic, t or chi-square; None if the test has none.
         degrees: degrees of freedom of the statistic; None if it has none.
-        exact_p: p-value of the exact test of the same data; None if it could not reach 1 - `level`.
+        exact_p: p-value of the exact test of the same data; None if it could not reach 1 - `level`, or if there are
+            too many runs to count all cases.
         exact_test: name of the exact test.
         equivalence_p: p-value of the two one-sided tests of equivalence.
     """

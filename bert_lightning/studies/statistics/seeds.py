@@ -65,7 +65,8 @@ def compare_seeds(
 
     If both arms have the same seeds, a paired t test compares runs with the same seed, because these share the order
     of the data and the initial weights of a new head. Otherwise, Welch's t test compares the two means. The result
-    also has the p-value of the exact test, if there are enough seeds for it to reach 1 - `level`.
+    also has the p-value of the exact test, if there are enough seeds for it to reach 1 - `level`, and not too many to
+    count (at most 40 pairs, or 200,000 arrangements of unpaired runs).
 
     Args:
         ours: seed -> score. Scores that are not finite are left out, and a note names their seeds.
@@ -187,8 +188,8 @@ def _paired(
             f"{least_sign_flip_p(num):.3g}); {needed} can."
         )
         found = replace(found, notes=(*found.notes, note))
-    else:
-        found = replace(found, exact_p=sign_flips(differences), exact_test="exact sign-flip test")
+    elif (exact_p := sign_flips(differences)) is not None:
+        found = replace(found, exact_p=exact_p, exact_test="exact sign-flip test")
     if no_spread(differences, scale):
         note = (
             f"All {num} differences are equal, so they show no spread, and there is neither an interval nor a t test."

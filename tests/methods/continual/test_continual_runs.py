@@ -14,6 +14,7 @@ import bert_lightning
 from bert_lightning.cli import main
 from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.python import recorded_metrics
 from tests.support.methods import NO_DROPOUT
 from tests.support.runs import logged, weights
 from tests.support.sequences import TASKS, after, fit_task, write_tasks
@@ -135,6 +136,12 @@ def test_a_method_keeps_the_weights_or_outputs_nearer_to_those_before(fit, metho
 
 def table_of(run):
     return RunDirectory(run).read_config()["data"]["validation"]
+
+
+def test_a_finished_run_of_a_sequence_has_the_scores_of_its_validation_and_of_its_tasks(firsts):
+    metrics = recorded_metrics(RunDirectory(firsts()))
+    assert metrics["val/accuracy"] == metrics["val/topics/accuracy"]
+    assert {"val/loss", "val/sizes/accuracy"} <= metrics.keys()
 
 
 @pytest.mark.slow

@@ -114,6 +114,11 @@ def test_six_paired_seeds_have_an_exact_p_and_no_such_sentence():
     assert found.notes == ()
 
 
+def test_more_seeds_than_the_exact_test_counts_have_no_exact_test():
+    found = compare_seeds(seeds([0.7 + 0.01 * k for k in range(41)]), seeds([0.6 + 0.003 * k for k in range(41)]))
+    assert (found.exact_p, found.exact_test) == (None, None)
+
+
 def test_the_sentence_follows_the_level():
     arms = seeds([0.7 + 0.01 * k for k in range(6)]), seeds([0.6 + 0.003 * k for k in range(6)])
     [note] = compare_seeds(*arms, level=0.99).notes
