@@ -10,7 +10,7 @@
 - `load_experiment` reads and checks an `Experiment`, from files or values.
 - `register_task` adds a task, described by a `TaskSpec`, and `register_dataset` a data set with a name.
 
-The rooms `bert_lightning.tasks`, `.data`, `.model`, `.metrics` and `.optim` have the parts to build on.
+The packages `bert_lightning.tasks`, `.data`, `.model`, `.metrics` and `.optim` contain the parts to build on.
 """
 
 from typing import TYPE_CHECKING
@@ -57,7 +57,8 @@ __all__ = [
     "zero_shot",
 ]
 
-# torch reads how threads wait when it is loaded. The command begins here too.
+# The OpenMP of torch reads how threads wait when torch is loaded, so set it before. The command imports this module
+# first.
 let_waiting_threads_yield()
 
 if not TYPE_CHECKING:

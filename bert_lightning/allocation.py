@@ -11,15 +11,16 @@ from collections.abc import MutableMapping
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER = 2**31 - 1
 _LARGEST_KEPT = 2**30
-# What glibc adapts to in a process that frees large blocks: `DEFAULT_MMAP_THRESHOLD_MAX`, and twice that.
+# The largest threshold that glibc chooses by itself when large blocks are freed: `DEFAULT_MMAP_THRESHOLD_MAX`. Its
+# trim threshold is twice that.
 _LARGEST_KEPT_BY_DEFAULT = 2**25
 
 
 def ask_for_huge_pages(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let torch ask the system for pages of 2 MiB for large tensors, unless the variable is set.
 
-    torch reads the variable when it allocates its first tensor. Together with `keep_freed_memory` this takes 5 %
-    off a step, because the processor finds addresses in fewer tables. Alone it makes steps slower.
+    torch reads the variable when it allocates its first tensor. Together with `keep_freed_memory` a step then
+    takes 5 % less time, because the processor needs fewer page-table entries. Alone it makes steps slower.
     """
     environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
@@ -29,7 +30,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc gives each large block back to the system, which clears it before it is used again. A training
     step allocates the same blocks as the step before, so this costs up to a tenth of its time. The process then keeps
-    its peak of memory until it ends.
+    its peak memory until it ends.
     """
     return _set(_MMAP_THRESHOLD, _LARGEST_KEPT) and _set(_TRIM_THRESHOLD, _NEVER)
 

@@ -1,4 +1,4 @@
-"""Checks of the values that users set. All have one wording, and the error holds the name of the value.
+"""Checks of the values that users set. All messages have the same form, and the error names the value.
 
 A settings class calls them in `__post_init__`. The reader of configuration files puts the path of the section before
 the name.
@@ -7,7 +7,7 @@ the name.
 import difflib
 from collections.abc import Iterable, Mapping
 
-# Names that a message lists if none is near. The lists of our own choices are shorter, a vocabulary is not.
+# A message lists at most this many names if none is near. Our own lists are shorter, but a vocabulary is longer.
 _MOST_NAMES = 12
 
 
@@ -92,7 +92,7 @@ def refuse_nameless_runs(settings: object, name: str) -> None:
     """Refuse a mapping of names to runs in which a run is not named.
 
     Raises:
-        ValueError: a value is no text, or an empty one.
+        ValueError: a value is not text, or is empty.
     """
     for key, path in getattr(settings, name).items():
         if not isinstance(path, str) or not path.strip():
@@ -108,7 +108,7 @@ def refuse_other_weights(settings: object, name: str, weighted: str) -> None:
         weighted: the attribute with the entries that they weigh.
 
     Raises:
-        ValueError: an entry is unknown or lacks a weight, or a weight is no positive number.
+        ValueError: an entry is unknown or lacks a weight, or a weight is not a positive number.
     """
     weights, entries = getattr(settings, name), getattr(settings, weighted)
     for key, weight in weights.items():
@@ -181,7 +181,7 @@ def nearest_or_own(name: str, known: Iterable[object]) -> str:
     """Return the end of a message about an unknown name that a user's module may register.
 
     >>> nearest_or_own("my-task", ["pretraining"])
-    '; known: pretraining; one of your own needs the module that registers it under modules'
+    '; known: pretraining; for one of your own, name its module under the key modules'
     """
     end = nearest(name, known)
-    return end if end.endswith("?") else f"{end}; one of your own needs the module that registers it under modules"
+    return end if end.endswith("?") else f"{end}; for one of your own, name its module under the key modules"

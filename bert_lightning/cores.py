@@ -1,4 +1,4 @@
-"""The cores that this process may use and what they can do, how threads wait, and what others take of the cores.
+"""The cores that this process may use, what they can do, how threads wait, and how much other processes use them.
 
 This module imports nothing heavy, because it has to act before torch is imported.
 """
@@ -12,12 +12,12 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
-# The turns that a waiting thread of libgomp makes before it gives its core away. docs/performance.md says what other
+# How many times a waiting thread of libgomp checks before it gives up its core. docs/performance.md says what other
 # values cost.
 SPIN_COUNT = "3000"
 # Milliseconds that a waiting thread of Intel's and LLVM's OpenMP keeps its core. Their own default is 200.
 BLOCK_TIME = "1"
-# Whoever sets one of these has chosen how threads wait.
+# A user who sets one of these has chosen how threads wait.
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
 # Environment variable with the number of cores that a study gives each training that runs at the same time.
 CORES_VARIABLE = "BERT_LIGHTNING_CORES"
@@ -27,9 +27,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def let_waiting_threads_yield(environment: MutableMapping[str, str] = os.environ) -> bool:
     """Let OpenMP threads that wait give their core away after some microseconds, and return whether this was set.
 
-    By default they keep it for milliseconds, in which no other process computes there. Two trainings on the same
-    cores then slow each other down many times. OpenMP reads its variables when torch is loaded. So nothing is changed
-    after that, nor where a variable says how threads shall wait.
+    By default they keep it for milliseconds, and no other process can use the core in that time. Two trainings on the
+    same cores then become many times slower. OpenMP reads its variables when torch is loaded. So nothing is changed
+    after that. Nothing is changed either if a variable of `WAITING` is set.
     """
     if "torch" in sys.modules or any(name in environment for name in WAITING):
         return False
@@ -72,7 +72,7 @@ def multiply_bfloat16(device: str = "cpu") -> bool:
 
 
 def cgroup_limit(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Return the cores' worth of time that the cgroup and its parents allow; None without a limit.
+    """Return the number of cores, perhaps a fraction, that the cgroup and its parents allow; None without a limit.
 
     Containers limit processes in this way. Version 2 has a quota and a period in `cpu.max`, and version 1 has them in
     two files below `cpu`.
@@ -103,11 +103,11 @@ def _limit_of(folder: Path) -> float | None:
 
 
 class CoreTimes(NamedTuple):
-    """Seconds since some moment, by which two readings can be compared.
+    """Times in seconds since an arbitrary moment. Only the difference of two readings has a meaning.
 
     Attributes:
         clock: time on the clock.
-        used: time that all processes used of the cores that this process may use.
+        used: time for which any process used the cores that this process may use.
         own: time that this process and its finished children used.
     """
 

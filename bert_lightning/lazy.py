@@ -65,8 +65,8 @@ def exports(package: str, file: str) -> tuple[Callable[[str], object], Callable[
 def imported(module: str, name: str) -> Any:
     """Return a name of a module, which is imported now.
 
-    A method may offer what a higher room computes, such as `Predictor.explain`. It imports that by name when it is
-    called, so that no room needs a higher one to be loaded.
+    A method may offer what a package above its own computes, such as `Predictor.explain` (docs/architecture.md). It
+    imports that by name when it is called, so that no package needs one above it to be loaded.
     """
     return getattr(importlib.import_module(module), name)
 

@@ -79,7 +79,7 @@ def joined(delta: Checkpoint, base: Base, tensors: Mapping[str, Tensor]) -> Chec
     """Return a delta checkpoint with the tensors that it took from its base; `tensors` are those of the base.
 
     Raises:
-        CheckpointError: the base lacks one of them, or the type is none of weights.
+        CheckpointError: the base lacks one of them, or the recorded type is not one that weights can have.
     """
     dtypes = {_name(dtype): dtype for dtype in WEIGHT_DTYPES}
     missing = [name for name in base.names if name not in tensors]

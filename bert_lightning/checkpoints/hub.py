@@ -71,9 +71,8 @@ def download(name: str) -> tuple[Path, str]:
         if not any(folder.glob(_SAFETENSORS[0])):
             snapshot_download(match[1], revision=folder.name, allow_patterns=list(_PICKLED))
     except (HTTPError, HFValidationError, OSError) as error:
-        raise CheckpointError(
-            f"{name} could not be downloaded from the hub: {str(error).strip().splitlines()[0]}"
-        ) from None
+        reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{name} could not be downloaded from the hub: {reason}") from None
     for weights in [*folder.glob(_SAFETENSORS[0]), *folder.glob(_PICKLED[0])]:
         # The cache names a large file by its SHA-256.
         stored = weights.resolve().name

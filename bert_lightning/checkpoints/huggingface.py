@@ -209,14 +209,14 @@ def _architecture(config: Mapping[str, object], path: Path) -> dict[str, object]
         raise CheckpointError(f"{path}: architectures is {classes!r} without a model_type; only BERT can be read")
     for key, value in _FIXED.items():
         if config.get(key) and config[key] != value:
-            raise CheckpointError(f"{path}: {key} is {config[key]!r}; of BERT models only {value!r} can be read")
+            raise CheckpointError(f"{path}: {key} is {config[key]!r}; only BERT models with {value!r} can be read")
     # If the config has no hidden_act, transformers uses the erf form.
     activation = config.get("hidden_act", "gelu")
     # Our own models have our names, among them those of the user, which the model looks up.
     ours = {str(activation): str(activation)} if family == OWN else _ACTIVATIONS
     if not isinstance(activation, str) or activation not in ours:
         raise CheckpointError(f"{path}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
-    # Only transformers uses the id: without one, it embeds all tokens alike.
+    # Only transformers uses the id. Without one, it treats [PAD] like any other token.
     pad = config.get("pad_token_id")
     return {
         **config,
@@ -310,7 +310,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    # A file of another program can fail in any way, and torch's message would advise to execute its code.
+    # Reading a file of another program can fail in any way, and torch's message would advise the user to run it.
     except Exception as error:
         raise CheckpointError(
             f"{path} is damaged, or holds more than names and tensors, which is not executed: {type(error).__name__}"

@@ -23,7 +23,7 @@ _CONFLICT = re.compile(r"\.sync-conflict-\d{8}-|\([^()]*conflicted copy[^()]*\)"
 def is_leftover(name: str) -> bool:
     """Return whether a program left a file or folder of this name, so that it is not data.
 
-    Such are names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), `__MACOSX`, `Thumbs.db`,
+    These are names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), `__MACOSX`, `Thumbs.db`,
     `desktop.ini` and similar ones. Backups of editors (`a~`, `#a#`, `a.bak`, `a.orig`) and unfinished downloads count
     too. So do the second copies that file synchronisation makes in a conflict.
     """

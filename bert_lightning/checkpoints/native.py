@@ -140,7 +140,10 @@ def has_training_state(path: Path) -> bool:
 
 
 def hyper_parameters_of(path: Path) -> dict[str, Any]:
-    """Return what `save_hyperparameters` of a task has put into a checkpoint that has been verified."""
+    """Return what `save_hyperparameters` of a task has put into a verified checkpoint.
+
+    A folder of shards has none.
+    """
     if path.is_dir():
         return {}
     return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("hyper_parameters", {}))

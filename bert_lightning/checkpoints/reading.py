@@ -36,7 +36,7 @@ def read_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpo
     if checkpoint.base is not None:
         checkpoint = with_base(checkpoint, base, _read_base)
     elif base is not None:
-        raise CheckpointError(f"{path} has all of its weights, so it needs no base, but {base} is given as one")
+        raise CheckpointError(f"{path} has all of its weights, so it needs no base, but {base} is given as its base")
     return _with_origin(checkpoint, revision, str(path))
 
 

@@ -189,7 +189,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _key_and_value(word: str) -> list[str]:
-    """Split `--key=value` whose value has a space, because argparse takes a word with a space for no option.
+    """Split `--key=value` whose value has a space, because argparse does not read such a word as an option.
 
     >>> _key_and_value("--model.keep_layers=[0, 1]"), _key_and_value("--config=a.yaml"), _key_and_value("a = b")
     (['--model.keep_layers', '[0, 1]'], ['--config=a.yaml'], ['a = b'])

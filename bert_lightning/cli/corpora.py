@@ -85,7 +85,7 @@ def _add_convert_store(commands: Commands) -> None:
         "convert-store",
         _convert_store,
         "bring a token store of an earlier version into today's format",
-        "Stores of an earlier version are read as they are, but a large one is slow. The new store has the same "
+        "Stores of an earlier version can still be read, but slowly if they are large. The new store has the same "
         "tokens. A run that has begun on the old store continues only there. If the command is interrupted, run it "
         "again: finished sections are kept.",
     )
@@ -196,7 +196,7 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
         choices=LAYOUTS,
         default="auto",
         help="form of plain text: one sentence per line (sentences), running text (paragraphs), or detect it (auto, "
-        "the default); in tables each row is a document, or with sentences one line of a document",
+        "the default); in tables each row is a document; with sentences it is one line of a document",
     )
     text_column_option(parser)
     parser.add_argument(

@@ -47,7 +47,7 @@ def _add_init(commands: Commands) -> None:
         _init,
         "write an experiment file to start from",
         "Every key has a comment. With --data the file fits the data and can be trained as it is. Without "
-        "--pretrained a vocabulary for the data is written next to the file. For pre-training, a token store is too.",
+        "--pretrained a vocabulary for the data is written next to the file, and for pre-training a token store.",
     )
     parser.add_argument("task", metavar="TASK", help="the task, such as text-classification or pretraining")
     parser.add_argument(
@@ -113,8 +113,8 @@ def _init(options: argparse.Namespace) -> int:
     spec = task_spec(options.task)
     output = options.output or Path(f"{spec.name}.yaml")
     command = " ".join(["bert-lightning fit --config", str(output), *(f"--allow-module {name}" for name in modules)])
-    made = output.with_name(f"{output.stem}-data")
     _refuse_existing(output)
+    made = output.with_name(f"{output.stem}-data")
     if options.data is None:
         if options.validation is not None:
             raise InputError("--validation does nothing without --data")
@@ -126,7 +126,7 @@ def _init(options: argparse.Namespace) -> int:
     if options.pretrained is None or spec.stored_tokenizer is not None:
         _refuse_existing(made)
     if spec.stored_tokenizer is not None:
-        survey = survey_text(spec, options.data, options.validation, made)
+        survey = survey_text(spec, options.data, options.validation, made, options.pretrained)
     else:
         survey = survey_examples(spec, options.data, options.validation, options.pretrained)
     tokenizer = None

@@ -132,8 +132,8 @@ def _add_classify(commands: Commands) -> None:
         "--calibration",
         nargs="+",
         metavar="TEXT",
-        help="with masked-words: texts without content, by whose probabilities all others are divided, such as "
-        "'N/A' '[MASK]' ''",
+        help="with masked-words: texts without content, such as 'N/A' '[MASK]' ''; the probabilities of all others "
+        "are divided by theirs",
     )
     input_option(parser)
     precision_option(parser)
@@ -256,7 +256,8 @@ def _labels_and_words(options: Sequence[str]) -> tuple[list[str], dict[str, list
         labels.append(label)
         if "," in label and not has_words:
             raise InputError(
-                f"--labels has {label!r}: separate labels by spaces, or write LABEL=WORD if the comma is of the label"
+                f"--labels has {label!r}: separate labels by spaces, or write LABEL=WORD if the comma belongs to "
+                "the label"
             )
         if has_words:
             several = of_label.split(",")

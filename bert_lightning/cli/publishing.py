@@ -140,7 +140,7 @@ def _add_push(commands: Commands) -> None:
         "--directory",
         type=path_argument,
         metavar="DIR",
-        help="the folder `wandb` is made in it (default: the current folder)",
+        help="the folder in which the folder `wandb` is made (default: the current folder)",
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
-# A log of a long prediction stays short, and shows that it is alive.
+# The log of a long prediction stays short, but shows that the command is still running.
 _SECONDS_BETWEEN_LINES = 60
 # Back to the start of the line, which is then empty (ECMA-48).
 _CLEAR = "\r\x1b[K"

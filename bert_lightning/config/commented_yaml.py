@@ -1,4 +1,4 @@
-"""Experiment files with comments: each key after the sentence that describes it, and options that are not set."""
+"""Experiment files with comments: a sentence above each key describes it, and options stand in comments."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,7 +78,7 @@ def _descriptions(sections: Iterable[Section], values: Mapping[str, object]) -> 
 
 
 def _margin(depth: int, is_set: bool) -> str:
-    # Without a blank after it, so that the key stands right once the # is removed.
+    # There is no blank after the #, so that the key is indented correctly once the # is removed.
     return "  " * depth if is_set else "  " * depth + "#"
 
 

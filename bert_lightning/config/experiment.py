@@ -108,7 +108,7 @@ _SECTIONS: dict[str, type] = {
     "wandb": WandbSettings,
     "trainer": TrainerSettings,
 }
-# What an override may give as the text of a mapping, besides the choices.
+# The keys that an override may give as the text of a mapping, besides the choices.
 _MAPPINGS = frozenset(
     [
         *("data", "loss_weights", "model.config", *_SECTIONS, *PART_PATHS),
@@ -138,9 +138,9 @@ class Experiment:
         adversarial: training on perturbed embeddings, or for predictions that do not depend on noise.
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher and on the labels.
-        pseudo_labels: training on texts that other models have labelled, too.
-        masked_words: training the cloze task on masked words of unlabelled texts, too.
-        continual: what keeps earlier tasks while the model learns this one.
+        pseudo_labels: additional training on texts that other models have labelled.
+        masked_words: for the cloze task, additional training on masked words of unlabelled texts.
+        continual: the method that preserves earlier tasks while the model learns this one.
         sequence: the place of the run in a sequence of tasks.
     """
 
@@ -217,7 +217,7 @@ def load_experiment(
     allow_modules: Sequence[str] = (),
     only: Collection[str] | None = None,
 ) -> Experiment:
-    """Read an experiment, then apply overrides. A later source wins key by key, lists as a whole.
+    """Read an experiment, then apply overrides. A later source wins key by key; it replaces a list as a whole.
 
     Args:
         experiment: a YAML file of nested keys, a mapping of nested keys, a list of these, or an experiment.

@@ -145,7 +145,7 @@ def import_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
     """
     cls = import_object(class_path, path, allowed)
     if not isinstance(cls, type):
-        raise InputError(f"{path}.class_path: {class_path} is no class")
+        raise InputError(f"{path}.class_path: {class_path} is not a class")
     return cls
 
 
@@ -202,8 +202,9 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
 def own_error(error: BaseException) -> str | None:
     """Describe an error that the user's code raised, with the key that names it; None if no such code did.
 
-    The code is in a module that a configuration or a checkpoint named. It raised if no code of this package lies
-    between it and the error; that of other packages may. What such code returned, and was refused, counts too.
+    Such code is in a module that a configuration or a checkpoint named. It counts as the cause if no code of this
+    package was called between it and the error; code of other packages may have been. A value that such code returned
+    and this package refused counts too.
     """
     if isinstance(error, ContractError):
         return str(error)
@@ -216,8 +217,8 @@ def own_error(error: BaseException) -> str | None:
             continue
         keys = _keys_of(module, code.co_qualname.partition(".")[0]) or _keys_of(module)
         owner = f"{' or '.join(keys)} ({module}.{code.co_qualname})" if keys else f"{module}.{code.co_qualname}"
-        text = str(error).splitlines()[0] if str(error) else "no message"
-        return f"{owner} raised {type(error).__name__} in {os.path.basename(code.co_filename)}, line {line}: {text}"
+        place = f"{os.path.basename(code.co_filename)}, line {line}"
+        return f"{owner} raised {type(error).__name__} in {place}: {first_line(error)}"
     return None
 
 
@@ -369,7 +370,10 @@ def _class_paths(values: object) -> Iterator[str]:
 def _load_settings_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
     cls = import_class(class_path, path, allowed)
     if cls.__qualname__ != cls.__name__ or not dataclasses.is_dataclass(cls):
-        raise InputError(f"{path}.class_path {class_path} is no dataclass of its module: its fields are the keys")
+        raise InputError(
+            f"{path}.class_path {class_path} is no dataclass at the top level of its module; it must be one, because "
+            "its fields are the keys"
+        )
     fields = {field.name for field in dataclasses.fields(cls)}
     missing = [each for each in REQUIRED[path] if each not in fields and not hasattr(cls, each)]
     if missing := missing or abstract_methods(cls):

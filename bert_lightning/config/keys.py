@@ -23,7 +23,7 @@ from bert_lightning.tasks.catalogue import TASKS, task_spec
 
 # Values that a section needs before its class can be built, to ask it which values it refuses.
 _NEEDED: dict[str, dict[str, object]] = {"trainer": {"max_steps": 1}, "model": {"size": "tiny"}}
-# Values that a range leaves out, if it leaves any out.
+# Values to try: a range that leaves out any number leaves out one of these.
 _EXTREMES: dict[type, tuple[float, ...]] = {int: (-1, 0, 2**62), float: (-1.0, 0.0, 1e300)}
 # Fields of `BertConfig` that no key under `model.config` sets: the vocabulary and `model.attention` decide them.
 _NO_KEYS = ("model.config.vocab_size", "model.config.attention")

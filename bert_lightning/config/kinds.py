@@ -19,7 +19,7 @@ CALLBACK = Kind(
         "ModelPruning": "renames the parameters, so that no other command could read the checkpoints",
         "OnExceptionCheckpoint": "is not used here: checkpoint.every_n_steps keeps the work of a run that fails",
         "SpikeDetection": "needs one loss per micro-batch: set trainer.non_finite",
-        "StochasticWeightAveraging": "counts epochs, and a training here is one: name WeightAveraging or "
+        "StochasticWeightAveraging": "counts epochs, but a training here is one epoch: name WeightAveraging or "
         "EMAWeightAveraging, and set schedule",
         "ThroughputMonitor": "is not used here: train/tokens_per_second and train/mfu are logged always",
         "Timer": "would end the run as if it were finished: set trainer.max_steps, or send SIGTERM (`timeout 4h "

@@ -59,7 +59,7 @@ def migrate(values: dict[str, object], source: str | None = None) -> dict[str, o
         values, section = copied(values, old_section)
         value = section.pop(old_key)
         if not isinstance(at(values, new_section), dict | None):
-            # No section, which is reported later: the value must not hide it.
+            # This is not a section, which is reported later. The moved value must not hide that.
             continue
         values, section = copied(values, new_section)
         section[new_key] = value

@@ -173,8 +173,8 @@ def register_parts_of(checkpoint: Checkpoint, allowed: Sequence[str]) -> None:
     """Register the parts and the tuning that a checkpoint names by class, as far as their modules are allowed.
 
     A part with a class path is imported from there. For one with a registered name, all allowed modules are imported,
-    because the name does not say which of them registers it. Without a part, the model cannot be built, and its error
-    names it.
+    because the name does not say which of them registers it. If a part is missing, the model cannot be built, and the
+    error names the part.
     """
     names = {f"model.config.{name}": checkpoint.config.get(name) for name in PARTS}
     names[_ATTENTION] = names.pop("model.config.attention")

@@ -1,7 +1,7 @@
 """Objects that a configuration names by `class_path` and `init_args`: callbacks and loggers.
 
-The class is imported and its arguments are checked while the configuration is read, the object is built when a run
-begins. Classes of Lightning's own package need no consent, all others do.
+The class is imported and its arguments are checked while the configuration is read. The object is built when a run
+begins. Classes of Lightning's own package need no consent; all others do.
 """
 
 import importlib
@@ -38,8 +38,8 @@ class Kind:
         word: what messages call it.
         base: the class that it must be a subclass of, by module and name.
         package: whose classes need no consent, and may be named without it.
-        refused: name of a class in the package -> why it is refused, and what to use in its place, without its
-            subject. Subclasses are refused too, except those of this project.
+        refused: name of a class in the package -> the rest of a sentence about it: why it is refused, and what to use
+            in its place. Subclasses are refused too, except those of this project.
         names: short names that stand for an object without a class.
         given: arguments that a run adds if the constructor has them.
     """

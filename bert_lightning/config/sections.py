@@ -1,4 +1,4 @@
-"""Sections of an experiment that belong to no other room: model, trainer, early stopping, W&B."""
+"""Sections of an experiment that belong to no other package: model, trainer, early stopping, W&B."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ class ModelSettings:
             [0, 2, 4, 6, 8, 10] makes a student of half the depth, as DistilBERT's.
         resize_vocabulary: resize the checkpoint's embeddings if the data has another vocabulary.
         interpolate_positions: stretch the checkpoint's position table to `config.max_position_embeddings`.
-        reinitialize_layers: reinitialise that many of the checkpoint's top layers, and the pooler.
+        reinitialize_layers: reinitialise that many of the checkpoint's top layers, and the pooler; 0 for none.
         head: options of the task's head, which the task declares.
         attention: eager, sdpa, varlen (without padding, on CUDA) or auto. A custom attention by its registered name,
             or by class_path and init_args.
@@ -134,8 +134,8 @@ class TrainerSettings:
             gradients before clipping and that of the trained parameters, `blocks` also those of the embeddings, of
             each block and of the head. They change no result.
         compile: compile the model with `torch.compile`, which takes about a minute; on a GPU and with several
-            processes, each block by itself. auto does so on a GPU for 2,000 steps or more. On a processor, steps
-            without it were faster.
+            processes, each block by itself. auto does so on a GPU for 2,000 steps or more, but not with fsdp. On a
+            processor, steps without it were faster.
         deterministic: use only torch's deterministic algorithms: the same bits on the same machine.
     """
 

@@ -32,7 +32,7 @@ def check_sequence(experiment: Any, spec: TaskSpec, tables: Tables, faults: list
         faults.append(
             (
                 "sequence.labels",
-                "sequence.labels is separate, which only single labels of texts can be: set it to shared",
+                "sequence.labels is separate, which needs texts with a single label each: set it to shared",
             )
         )
     for name, data in tasks.items():

@@ -47,8 +47,9 @@ def build(cls: type, values: object, path: str, tables: Tables, faults: list[Fau
             if refused and (name is None or name in refused):
                 # The value that replaced a refused one may be the cause.
                 return None
-            field = str(error).split()[0].rstrip(":")
-            faults.append((f"{path}.{field}", f"{path}.{error}") if path else (field, str(error)))
+            text = str(error) or f"values of {cls.__name__} are refused without a message"
+            field = text.split()[0].rstrip(":")
+            faults.append((f"{path}.{field}", f"{path}.{text}") if path else (field, text))
             if name is None or name not in filled:
                 return None
             refused.add(name)

@@ -36,7 +36,7 @@ def plain_arguments(values: object, path: str) -> dict[str, object]:
     """Return arguments with the variables `${NAME}` of their texts replaced.
 
     Raises:
-        InputError: they are no keys and values, or a variable is not set or looks like a secret.
+        InputError: they are not keys and values, or a variable is not set or looks like a secret.
     """
     if not isinstance(values, dict):
         raise InputError(f"{path}: keys and values are expected, got {values!r}")
@@ -111,7 +111,7 @@ def _parameters(cls: type) -> _Parameters:
 
 
 def _hint_of(parameter: inspect.Parameter, constructor: object) -> object:
-    """Return the type of a parameter; any if it has none, or one that is known to type checkers only."""
+    """Return the type of a parameter; `Any` if it has none, or one that only type checkers know."""
     if parameter.annotation is parameter.empty:
         return Any
     holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})

@@ -29,7 +29,7 @@ def slice_for(whole: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _own_rows(rows: Tensor, parameter: DTensor) -> Tensor:
-    # `torch.distributed.tensor.Shard(0)` cuts them so: the last processes may have fewer rows, or none.
+    # `torch.distributed.tensor.Shard(0)` cuts them in this way: the last processes may have fewer rows, or none.
     chunks, rank = rows.chunk(parameter.device_mesh.size()), parameter.device_mesh.get_local_rank()
     return chunks[rank] if rank < len(chunks) else rows[:0]
 

@@ -57,7 +57,7 @@ class Change(Protocol):
         training: bool,
         total: Callable[[Tensor], Tensor] = ...,
     ) -> Tensor:
-        """Return the outputs (..., O) for (..., I). `total` adds up sums over inputs over all processes."""
+        """Return the outputs (..., O) for (..., I). `total` adds up the processes' sums over their inputs."""
 
 
 class Slice(NamedTuple):
@@ -102,7 +102,7 @@ def slice_of(parameter: Tensor) -> Slice | None:
 
 
 def mark_slices(model: nn.Module) -> None:
-    """Attach to each split parameter its slice.
+    """Attach its slice to each split parameter.
 
     Call it after the model has been wrapped and moved, because both create new parameters.
     """

@@ -157,11 +157,10 @@ class FeatureExtractor:
         numbers = self.layers(layers)
         if form == "pooler" and not self._has_pooler:
             raise InputError(f"{self.path} has no pooler; features may be tokens, cls, mean or max")
-        limit = max_seq_length or self.encoder.config.max_position_embeddings
-        if not 3 <= limit <= self.encoder.config.max_position_embeddings:
-            raise InputError(
-                f"max_seq_length is {limit}; {self.path} allows 3 to {self.encoder.config.max_position_embeddings}"
-            )
+        most = self.encoder.config.max_position_embeddings
+        limit = most if max_seq_length is None else max_seq_length
+        if not 3 <= limit <= most:
+            raise InputError(f"max_seq_length is {limit}; {self.path} allows 3 to {most}")
         for block in in_blocks(texts):
             ids, _ = encode_texts(self.tokenizer, block, None, limit)
             order = sorted(range(len(ids)), key=lambda number: len(ids[number]))

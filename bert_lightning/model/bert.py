@@ -1,6 +1,6 @@
 """Models for pre-training: the encoder with the masked-language-model head, the next-sentence head, or both.
 
-All take `input_ids`, `token_type_ids` and `attention_mask`, each (B, S), or packed tokens (T,) x 2 with their
+All take `input_ids`, `token_type_ids` and `attention_mask`, each (B, S), or two packed inputs (T,) with their
 `packing`. With packed input the outputs are (T, ...) instead of (B, S, ...) and (n, ...) instead of (B, ...).
 """
 
@@ -41,13 +41,13 @@ class MaskedLanguageModelHead(nn.Module):
         self.activation = ACTIVATIONS.make("hidden_act", config.hidden_act, **config.arguments_of("hidden_act"))
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
-        """Score (..., H) against (V, E): (..., V)."""
+        """Return scores (..., V) of hidden states (..., H) for the word embeddings (V, E)."""
         return F.linear(self._transform(hidden), self._matrix(word_embeddings), self.bias)
 
     def loss(self, hidden: Tensor, word_embeddings: Tensor, labels: Tensor) -> TokenLoss:
         """Return the summed cross-entropy of (M, H), (V, E) and labels (M,), without a float32 copy of the scores.
 
-        Ignored rows of zeros round M, so that shapes repeat.
+        M is rounded up with rows of zeros, which are ignored, so that shapes repeat.
         """
         rest = round_size(len(hidden)) - len(hidden) if not torch.compiler.is_compiling() else 0
         hidden, labels = F.pad(hidden, (0, 0, 0, rest)), F.pad(labels, (0, rest), value=IGNORED)
@@ -97,7 +97,7 @@ class BertForPreTraining(PretrainedModel):
         masked_positions: Tensor | None = None,
         packing: Packing | None = None,
     ) -> PretrainingOutput:
-        """Score (B, S) x 3: (B, S, V) and (B, 2).
+        """Return scores (B, S, V) and (B, 2) for three inputs of (B, S).
 
         With `masked_positions` (M,), only these tokens are scored: (M, V). They are indices into the B * S tokens of
         the flattened input, or into the T packed tokens.
@@ -143,7 +143,10 @@ class BertForMaskedLM(PretrainedModel):
         masked_positions: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """Score (B, S) x 3: (B, S, V), or (M, V) with `masked_positions` as in `BertForPreTraining`."""
+        """Return scores (B, S, V) for three inputs of (B, S), or (M, V) with `masked_positions`.
+
+        These are as in `BertForPreTraining`.
+        """
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         return self.mlm_head(_select(encoded, masked_positions), self.encoder.embeddings.word.weight)
 
@@ -180,7 +183,7 @@ class BertForNextSentencePrediction(PretrainedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """Score (B, S) x 3: (B, 2); index 0 means that B follows A."""
+        """Return scores (B, 2) for three inputs of (B, S); index 0 means that B follows A."""
         return self.nsp_head(self.encoder(input_ids, token_type_ids, attention_mask, packing).pooler_output)
 
 

@@ -40,8 +40,8 @@ class BertConfig:
         num_attention_heads: N; H must be a multiple of it.
         intermediate_size: width of the feed-forward layer, 4 H in all published sizes.
         hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses;
-            also `relu`, `silu` and `gelu_pytorch_tanh`, which is `gelu_new` with a second derivative, or the name of
-            a custom part (`register_activation`).
+            also `relu`, `silu` and `gelu_pytorch_tanh`, the same function as `gelu_new`, which can be differentiated
+            twice on a processor too. Or the name of a custom part (`register_activation`).
         hidden_dropout_prob: dropout after embeddings, attention output and feed-forward output.
         attention_probs_dropout_prob: dropout on the attention probabilities.
         classifier_dropout: dropout before a task's head; None means `hidden_dropout_prob`.
@@ -240,7 +240,7 @@ def _check_type(name: str, value: object, hint: type) -> None:
             raise ValueError(f"{name} is {value!r}; expected names and values")
         return
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    # Unlike in Python, a bool is not an int here, and an int is a float.
+    # Unlike in Python, a bool is not an int here, and an int counts as a float.
     fits = type(value) in kinds or (float in kinds and type(value) is int)
     if not fits:
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -181,8 +181,8 @@ class BertEncoder(ObservableEncoder):
         """Apply the blocks and the pooler.
 
         Packed tokens (T, H) may be followed by further rows, so that the number of rows is a rounded one. These rows
-        attend to themselves or to nothing, and the result does not have them. It does not have the vectors of a
-        prompt either, which stand in front of each sequence in all blocks.
+        attend to themselves or to nothing, and are removed from the result. The vectors of a prompt, which are in
+        front of each sequence in all blocks, are removed from it too.
         """
         inner, prompt, front = layout, self.embeddings.prompt, None
         if num_tokens is not None and layout.packing is not None and backend.needs_packing:
@@ -246,7 +246,7 @@ class BertEncoder(ObservableEncoder):
     def _padded(
         self, output: EncoderOutput, indices: Tensor, shape: torch.Size, order: Tensor | None
     ) -> EncoderOutput:
-        """Pad the output of packed sequences, and what was recorded of them."""
+        """Pad the output of packed sequences and the states that were recorded."""
         if self._recording is not None:
             self._recording.pad(indices, shape)
         return output.padded(indices, shape, order)
@@ -280,7 +280,10 @@ class BertEncoder(ObservableEncoder):
 
     def _backend(self, device: torch.device, *, packed: bool, weights: bool) -> Backend:
         if self.config.has_own_attention:
-            return self._own_backend()
+            backend = self._own_backend()
+            if weights and backend.needs_packing:
+                raise ValueError(f"the attention {self.config.attention!r} returns no attention weights")
+            return backend
         dtype = self.embeddings.word.weight.dtype
         if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
@@ -344,6 +347,8 @@ class BertEncoder(ObservableEncoder):
 
     def reinitialize_top(self, num_layers: int) -> None:
         """Reinitialise the pooler and the last `num_layers` blocks; Zhang et al. 2021 (arXiv 2006.05987), section 4.
+
+        If `num_layers` is 0, nothing is reinitialised, not even the pooler.
 
         Raises:
             ValueError: the encoder has fewer blocks.

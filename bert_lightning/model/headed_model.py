@@ -83,7 +83,7 @@ class LabelledModel(HeadedModel):
             # transformers uses these names if a model has none.
             labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
         if isinstance(labels, str) or not labels:
-            raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
+            raise ValueError(f"labels are {labels!r}; expected a list of at least one name")
         if num_labels is not None and num_labels != len(labels):
             raise ValueError(f"num_labels is {num_labels}, but there are {len(labels)} labels")
         self.labels = list(labels)

@@ -37,7 +37,7 @@ def register_head(name: str, head: type[nn.Module]) -> None:
             model has no pooler.
 
     Raises:
-        ValueError: the name is taken, or the class is no module.
+        ValueError: the name is taken, or the class is not a module.
 
     >>> class FirstToken(nn.Module):
     ...     uses_pooled = False

@@ -78,8 +78,8 @@ class Focal:
     The factor alpha of equation 5 is a class weight, for which text classification has `data.class_weights`.
 
     Attributes:
-        gamma: how much less an item counts that is already right with a high probability; 2 as published, 0 is the
-            cross-entropy.
+        gamma: how strongly the weight of an item falls if it is already right with a high probability; 2 as
+            published, 0 is the cross-entropy.
     """
 
     gamma: float = 2.0

@@ -69,7 +69,7 @@ class ObservableEncoder(PretrainedModel):
 
     @contextmanager
     def without_padding(self) -> Iterator[None]:
-        """Compute real tokens alone where that is faster, also without gradients, as training does.
+        """Leave out padding where that is faster, also without gradients, as training does.
 
         The hidden states at padding are 0 then. By default they are those that transformers computes.
         """

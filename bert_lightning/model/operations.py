@@ -36,14 +36,15 @@ def forward_operations(
 
 
 def training_passes(encoder: BertEncoder) -> float:
-    """Return how many forward passes a forward and a backward pass take as long as; 3 if everything trains.
+    """Return the cost of a forward and a backward pass together, in forward passes; 3 if everything trains.
 
     The backward pass computes gradients of the activations, from the last block down to the lowest one with something
     to train, and gradients of the matrices that train. Each takes as many operations as the forward pass through the
     same blocks. Matrices that a tuning adds are counted as parts of their block.
     """
-    blocks, pooler = list(encoder.layers), encoder.pooler
-    after = {id(each) for part in (*blocks, pooler) if part is not None for each in part.parameters()}
+    blocks = list(encoder.layers)
+    parts = [part for part in (*blocks, encoder.final_norm, encoder.pooler) if part is not None]
+    after = {id(each) for part in parts for each in part.parameters()}
     below = any(each.requires_grad for each in encoder.parameters() if id(each) not in after)
     # Below the blocks, each block, and the head, which always trains.
     trains = [below, *(any(each.requires_grad for each in block.parameters()) for block in blocks), True]

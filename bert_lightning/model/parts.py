@@ -16,7 +16,7 @@ Part = TypeVar("Part", bound=Callable[..., object])
 
 
 class ContractError(ValueError):
-    """A custom part, such as a head or a loss, returned what it must not. The message names its key."""
+    """A custom part, such as a head or a loss, returned a wrong type or shape. The message names its key."""
 
 
 class PartTable(dict[str, Part]):

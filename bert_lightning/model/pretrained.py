@@ -42,7 +42,7 @@ _FREE = {
     "pooler",
 }
 # Two names of one activation function; only the second has a second derivative on a processor.
-_SAME_FUNCTION = {"gelu_new", "gelu_pytorch_tanh"}
+_SAME_FUNCTION = ("gelu_new", "gelu_pytorch_tanh")
 _HOW_TO_ADAPT = {
     "vocab_size": " (resize_vocabulary adapts it to another vocabulary)",
     "max_position_embeddings": " (interpolate_positions stretches the position table)",
@@ -122,7 +122,7 @@ class PretrainedModel(nn.Module):
             config: fields of `BertConfig` to change, such as dropout rates.
             resize_vocabulary: adapt the model to another vocabulary, or to a number of entries.
             interpolate_positions: stretch the position table to this number of positions.
-            reinitialize_layers: reinitialise this many top layers, and the pooler.
+            reinitialize_layers: reinitialise this many top layers and the pooler; 0 for none of them.
             new_head: initialise a new head even if the checkpoint has one.
             base: the base of a checkpoint that holds only what was trained, if it has moved.
             arguments: arguments of the class, such as labels; the checkpoint provides the others.
@@ -388,7 +388,7 @@ def _check_architecture(model: PretrainedModel, checkpoint: Checkpoint) -> None:
     stored = config_of(checkpoint)
     for field in dataclasses.fields(BertConfig):
         expected, actual = getattr(model.config, field.name), getattr(stored, field.name)
-        same = expected == actual or {expected, actual} == _SAME_FUNCTION
+        same = expected == actual or (expected in _SAME_FUNCTION and actual in _SAME_FUNCTION)
         if field.name not in _FREE and not same:
             how = _HOW_TO_ADAPT.get(field.name, "")
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Eight-bit integers in an ONNX file, and onnxruntime in place of a model's forward. They need the extra `onnx`.
+"""ONNX files with weights of eight bits, and forward passes with onnxruntime. Both need the extra `onnx`.
 
 This is onnxruntime's dynamic quantisation. The weights of matrix products and the embedding tables are converted
 once, to integers of eight bits with a scale. The inputs of a product get a new scale in each call, one for the whole
@@ -32,7 +32,7 @@ class Quantization(NamedTuple):
 
 
 QUANTIZATIONS = tuple(Quantization(per_channel, signed) for per_channel in (True, False) for signed in (True, False))
-"""All ways that are tried, because none is the most exact for every model and the fastest on every processor."""
+"""All ways that are tried. None of them is the most exact for every model and the fastest on every processor."""
 
 
 def quantize(source: Path, target: Path, quantization: Quantization) -> None:
@@ -67,7 +67,7 @@ class OnnxForward:
     Args:
         path: the ONNX file that `export_onnx` or `quantize` wrote.
         model: the model it was made from, whose outputs it imitates.
-        num_threads: the threads of a product.
+        num_threads: how many threads compute a matrix product.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
@@ -115,7 +115,7 @@ class OnnxForward:
 
 @contextmanager
 def computed_by(model: PretrainedModel, forward: Callable[..., object] | None) -> Iterator[None]:
-    """Let another function compute the forward pass of a model for a while; None changes nothing."""
+    """Let another function compute the forward pass of a model inside the context; None changes nothing."""
     if forward is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Inner states of an encoder that a forward pass computes on its way."""
+"""Inner states that a forward pass of an encoder computes, recorded for a loss or an analysis."""
 
 from collections.abc import Collection, Sequence
 

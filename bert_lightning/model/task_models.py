@@ -71,7 +71,7 @@ class BertForSequenceClassification(LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """Score (B, S) x 3: (B, L)."""
+        """Return scores (B, L) for three inputs of (B, S)."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         if self.own_head is not None:
             return self._scores_of_own_head(self.classifier, encoded, attention_mask, packing)
@@ -107,7 +107,7 @@ class BertForTokenClassification(LabelledModel):
     ) -> None:
         super().__init__(config, num_labels, labels, head)
         if tag_scheme is not None and not crf:
-            raise ValueError(f"tag_scheme {tag_scheme!r} without crf: nothing would be forbidden")
+            raise ValueError(f"tag_scheme is {tag_scheme!r}, but without crf it forbids nothing")
         self.tag_scheme = tag_scheme
         self.encoder = BertEncoder(config.replace(pooler=False))
         self.dropout = Dropout(config.head_dropout_prob)
@@ -141,7 +141,7 @@ class BertForTokenClassification(LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """Score each token of (B, S) x 3: (B, S, L); these are the emissions of `crf`."""
+        """Return scores (B, S, L) of the tokens of three inputs of (B, S). They are the emissions of `crf`."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         if self.own_head is not None:
             return self._scores_of_own_head(self.classifier, encoded, attention_mask, packing)
@@ -157,9 +157,9 @@ class SpanOutput(NamedTuple):
     end_logits: Tensor
     """(B, S), or (T,) if packed"""
     null_scores: Tensor
-    """(B,) that there is no answer: the sum of start and end at the first real token, [CLS]; paper section 4.3"""
+    """(B,) scores of no answer: the sum of start and end at the first real token, [CLS]; paper section 4.3"""
     answerable_logits: Tensor | None
-    """(B,) that there is an answer, if the model has a head for it"""
+    """(B,) scores of an answer, if the model has a head for them"""
 
 
 class BertForQuestionAnswering(HeadedModel):
@@ -202,7 +202,7 @@ class BertForQuestionAnswering(HeadedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> SpanOutput:
-        """Score (B, S) x 3: (B, S) x 2 and (B,)."""
+        """Return the scores for three inputs of (B, S): start and end (B, S), and no answer (B,)."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         hidden, first, *_ = encoded
         if self.own_head is None:
@@ -234,7 +234,7 @@ class BertForMultipleChoice(HeadedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """Score (B, K, S) x 3 with K choices: (B, K). Packed input gives one score per sequence, (n,)."""
+        """Return scores (B, K) for three inputs of (B, K, S) with K choices. Packed input gives scores (n,)."""
         if packing is None and input_ids.dim() != 3:
             raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, K, S) for K choices")
         choices = input_ids.shape[:-1] if packing is None else None
@@ -287,7 +287,9 @@ class BertForRelationClassification(LabelledModel):
         *,
         entity_positions: Tensor,
     ) -> Tensor:
-        """Score (B, S) x 3 with positions (B, 2) in each sequence, or (n, 2) among packed tokens: (B, L).
+        """Return scores (B, L) for three inputs of (B, S) and the positions of the entities' start markers.
+
+        `entity_positions` are (B, 2) in each sequence, or (n, 2) among packed tokens.
 
         Raises:
             ValueError: `entity_positions` does not hold two positions for each sequence.

@@ -1,6 +1,7 @@
 """Adam in float32 for parameters of any type, and the base class of our own optimisers.
 
-On an accelerator, no optimiser here waits to learn whether a step is finite: the device leaves it out.
+On an accelerator, no optimiser here waits to learn whether a step is finite. The device leaves out a step that is
+not finite.
 """
 
 import math
@@ -112,11 +113,12 @@ class _Masters:
     """
 
     def __init__(self) -> None:
-        # Parameter's slice -> its version after our last update. In-place operations of others raise the version.
+        # Address of a parameter's slice -> its version after our last update. In-place operations of others raise the
+        # version.
         self._versions: dict[int, int] = {}
 
     def weight(self, values: Tensor, state: State) -> Tensor:
-        """Return what is updated in place of a slice: itself, or its float32 weights in `state`.
+        """Return the tensor to update for a slice: the slice itself, or its float32 weights in `state`.
 
         If other code, such as a callback, has changed the weights since the last update, the changed ones are used.
         """

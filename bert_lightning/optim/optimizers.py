@@ -40,8 +40,8 @@ class AdamW:
     """Adam with decoupled weight decay, fused into one kernel; Loshchilov and Hutter 2019, arXiv 1711.05101.
 
     Attributes:
-        learning_rate: the peak rate, which the schedule scales; 1e-4 for pre-training in the BERT paper. A tuning has
-            a default of its own.
+        learning_rate: the peak rate, which the schedule scales; 1e-4 for pre-training in the BERT paper. Most tunings
+            have their own default.
         betas: decay rates of the running moments.
         epsilon: added to the root of the second moment; 1e-6 in `optimization.py`.
         weight_decay: decoupled weight decay; 0.01 in `optimization.py`. Biases and LayerNorm are exempt.

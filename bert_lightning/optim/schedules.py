@@ -250,7 +250,7 @@ class Phases:
         steps = [phase.from_step for phase in self.phases]
         if not steps or steps[0] != 0 or steps != sorted(set(steps)):
             raise ValueError(
-                f"phases begin at the steps {steps}; the first must begin at 0, and each other one after the one "
+                f"phases begin at the steps {steps}; the first must begin at 0, and each later one after the one "
                 "before it"
             )
 

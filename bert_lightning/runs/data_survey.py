@@ -94,7 +94,9 @@ def _of_checkpoint(name: str) -> tuple[WordPieceTokenizer, int]:
     return tokenizer, config_of(start).max_position_embeddings
 
 
-def survey_text(spec: TaskSpec, source: str, validation: str | None, folder: Path) -> Survey:
+def survey_text(
+    spec: TaskSpec, source: str, validation: str | None, folder: Path, pretrained: str | None = None
+) -> Survey:
     """Prepare text for pre-training: a vocabulary and a token store per source. A finished store is used as it is.
 
     Args:
@@ -102,12 +104,13 @@ def survey_text(spec: TaskSpec, source: str, validation: str | None, folder: Pat
         source: a text file, a table, a folder of them, or a token store.
         validation: the same for validation, or None.
         folder: where vocabulary and stores are written; a new folder.
+        pretrained: the checkpoint that training starts from, whose vocabulary is used; None to make one.
 
     Raises:
-        InputError: a source cannot be read or holds no text.
+        InputError: a source cannot be read or holds no text, or the checkpoint has no vocabulary.
     """
     settings: dict[str, object] = {}
-    tokenizer = None
+    tokenizer = _of_checkpoint(pretrained)[0] if pretrained is not None else None
     for split, path in (("train", source), ("validation", validation)):
         if path is None or (Path(path) / MANIFEST).is_file():
             settings |= {split: path} if path is not None else {}

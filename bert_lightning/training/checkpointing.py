@@ -201,8 +201,8 @@ class Checkpointing(Checkpoint):
     Args:
         folder: the folder of the checkpoints.
         settings: when checkpoints are written, and which are kept.
-        monitor: the metric that decides which is the best, unless the settings name another; None if no score tells.
-            Then there is no `best.ckpt`.
+        monitor: the metric that decides which is the best, unless the settings name another; None if no score can
+            decide. Then there is no `best.ckpt`.
         mode: `max` if more of it is better, else `min`.
         validation_interval: steps between validations; None without validation.
     """

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from bert_lightning.distributed.collectives import data_rank, holds_everywhere, process_rank
 
-# The search compares the sizes of the first micro-batches of some steps, evenly spaced over the training. It takes as
-# many steps as have `_NUM_SAMPLES` samples in these micro-batches, but keeps to the smallest and the largest number.
+# The search compares the sizes of the first micro-batches of some steps, evenly spaced over the training. Together
+# these micro-batches have about `_NUM_SAMPLES` samples, but there are at least `_FEWEST_STEPS` of them and at most
+# `_MOST_STEPS`.
 _MOST_STEPS, _FEWEST_STEPS, _NUM_SAMPLES = 32, 4, 16_384
 # Parts of the messages with which memory runs out. Only CUDA's allocator has an error of its own for it.
 _OUT_OF_MEMORY = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "out of memory")

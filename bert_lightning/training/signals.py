@@ -1,7 +1,7 @@
 """Signals that end training after the current step, with a checkpoint.
 
 They are SIGTERM, SIGUSR1 and SIGUSR2 (as SLURM and submitit send them), SIGINT, and SIGHUP unless it is ignored.
-`fit` and `reproduce` ignore SIGHUP, except under torchrun.
+The commands that train ignore SIGHUP, except under torchrun.
 """
 
 import os

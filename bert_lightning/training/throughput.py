@@ -1,5 +1,6 @@
 """The speed of training, and its time by section: waiting for data, forward and backward pass, optimiser."""
 
+import re
 import resource
 import sys
 import time
@@ -20,7 +21,7 @@ THROUGHPUT_METRICS = (
 )
 """the metrics of speed, the only ones that differ when a run is repeated"""
 
-# Vendor peaks of dense bfloat16 in FLOP/s, by a substring of the device's name; the first match counts.
+# Vendor peaks of dense bfloat16 in FLOP/s, by words of the device's name; the first match counts.
 _VENDOR_PEAKS = (
     ("B200", 2250e12),
     ("GH200", 989e12),
@@ -47,7 +48,7 @@ class _PeakMeasurement(NamedTuple):
     operations: float
     """FLOP/s"""
     seconds: float
-    """what the last measurement took"""
+    """duration of the last measurement"""
 
 
 # Device, type and widths -> the highest peak that this process measured.
@@ -134,8 +135,9 @@ def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, i
     """
     if device.type == "cuda" and precision != torch.float32:
         name = torch.cuda.get_device_name(device)
-        for substring, peak in _VENDOR_PEAKS:
-            if substring in name:
+        for words, peak in _VENDOR_PEAKS:
+            # A laptop's GPU has the name of a faster one.
+            if re.search(rf"\b{words}\b(?!.*\b(Laptop|Max-Q)\b)", name):
                 return peak
     key = (device, precision, hidden, inner)
     before = _measured.get(key)

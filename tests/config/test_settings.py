@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bert_lightning.config.experiment import CHOICES, load_experiment
 from bert_lightning.config.layers import merge, parse_overrides
 from bert_lightning.config.nested import at
-from bert_lightning.config.settings import fill
+from bert_lightning.config.settings import build, fill
 from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import TokenMasking
 from bert_lightning.errors import InputError
@@ -421,3 +421,16 @@ def test_a_run_directory_in_place_of_an_experiment_file_is_told_from_another_fol
         load_experiment(tmp_path / "run")
     with pytest.raises(InputError, match=r"other is a folder; a YAML file is expected$"):
         load_experiment(tmp_path / "other")
+
+
+def test_settings_that_are_refused_without_a_message_are_named():
+    @dataclasses.dataclass(frozen=True)
+    class Silent:
+        rate: float = 1.0
+
+        def __post_init__(self) -> None:
+            raise ValueError
+
+    faults = []
+    assert build(Silent, {}, "optimizer", {}, faults) is None
+    assert [message for _, message in faults] == ["optimizer.values of Silent are refused without a message"]

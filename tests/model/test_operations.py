@@ -30,6 +30,15 @@ TRAINED = {
 }
 
 
+def test_a_norm_after_the_blocks_does_not_count_as_one_below_them():
+    config = BertConfig.preset("tiny", vocab_size=50, num_hidden_layers=4, norm_placement="pre")
+    encoder = BertEncoder(config)
+    assert encoder.final_norm is not None
+    encoder.requires_grad_(False)
+    encoder.final_norm.requires_grad_(True)
+    assert training_passes(encoder) == 1, "nothing below the head has a backward pass"
+
+
 @pytest.mark.parametrize("trained", TRAINED)
 def test_passes_are_those_that_torch_counts_for_the_parameters_that_train(trained):
     config = BertConfig.preset("tiny", vocab_size=50, max_position_embeddings=64, num_hidden_layers=4)

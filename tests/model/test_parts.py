@@ -23,6 +23,7 @@ from bert_lightning.model import (
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.layers.packing import packing_of
+from bert_lightning.model.pretrained import fill
 from tests.support import own_parts
 
 V = 40
@@ -206,6 +207,15 @@ def test_an_own_attention_may_return_its_weights():
     torch.testing.assert_close(weights[0].sum(-1), torch.ones(3, 4, 5, dtype=torch.float64))
     with pytest.raises(ValueError, match="attention 'window' returns no attention weights"):
         build(BertEncoder, attention="window")(IDS, output_attentions=True)
+    with pytest.raises(ValueError, match="attention 'cumulative' returns no attention weights"):
+        build(BertEncoder, attention="cumulative")(IDS, output_attentions=True)
+
+
+def test_a_checkpoint_whose_custom_part_has_other_arguments_is_refused(tmp_path):
+    build(attention="window", init_args={"attention": {"width": 2}}).save_pretrained(tmp_path)
+    model = build(attention="window", init_args={"attention": {"width": 3}})
+    with pytest.raises(CheckpointError, match=r"its init_args is .*'width': 2.*, but the model's is .*'width': 3"):
+        fill(model, read_checkpoint(tmp_path))
 
 
 def test_an_own_attention_has_no_backend():

@@ -106,7 +106,12 @@ def test_a_compressed_file_is_read(folder, capsys):
 @pytest.mark.parametrize(
     ("gold", "predicted", "options", "message"),
     [
-        (GOLD, GOLD.replace("B-PER", "X-PER"), "", "predicted.conll: line 6: the tag 'X-PER' is neither O nor B, I"),
+        (
+            GOLD,
+            GOLD.replace("B-PER", "X-PER"),
+            "",
+            "line 6: the tag 'X-PER' is neither O nor B, I, E, S, L, U, [, ], . and a",
+        ),
         (GOLD.replace("B-PER", "PER"), GOLD, "", "gold.conll: line 6: the tag 'PER'"),
         (GOLD, GOLD.replace("B-PER", "S-PER"), "--scheme strict", "predicted.conll: line 6: the tag 'S-PER' is not"),
         (

@@ -183,6 +183,7 @@ def test_features_in_parquet_hold_text_tokens_and_one_column_per_layer(home, tmp
         (["--layers", "9"], "has 0 (embeddings) to 2, or -3 to -1"),
         (["--output", "x.npy"], "features end in .safetensors or .parquet"),
         (["--max-seq-length", "99"], "max_seq_length is 99"),
+        (["--max-seq-length", "0"], "max_seq_length is 0"),
         (["--input", "empty.txt"], "empty.txt: the input holds no text"),
         (["--input", "rows.json"], "rows.json: .json is not read as text; write it as JSON lines that end in .jsonl"),
     ],

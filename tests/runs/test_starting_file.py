@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.config.keys import all_sections
@@ -16,6 +17,7 @@ from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.runs.starting_file import _OPTIONS
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import load_tokenizer
 from tests.support.task_data import task_data
 
@@ -161,6 +163,15 @@ def test_a_file_that_starts_from_a_checkpoint_uses_its_vocabulary(sources, table
     assert main([*command, "--trainer.accelerator", "cpu"]) == 0
 
 
+def test_text_for_a_checkpoint_is_encoded_with_its_vocabulary(sources, corpus, home):
+    command = ["init", "pretraining", "--data", str(corpus), "--output", "b.yaml"]
+    assert main([*command, "--pretrained", str(home / "runs/whole")]) == 0
+    values = read_yaml(Path("b.yaml"))
+    vocabulary = checkpoint_tokenizer(read_checkpoint(home / "runs/whole")).fingerprint
+    assert TokenStore(values["data"]["train"]).tokenizer.fingerprint == vocabulary
+    assert not Path("b-data/vocabulary").exists()
+
+
 def test_a_length_is_not_more_than_the_positions_of_the_checkpoint(sources, home):
     Path("a.jsonl").write_text("".join(f'{{"text": "{"The cat. " * 90}", "label": {n % 2}}}\n' for n in range(9)))
     command = ["init", "text-classification", "--data", "a.jsonl", "--pretrained", str(home / "runs/whole")]
@@ -248,6 +259,7 @@ def test_a_task_of_a_users_module_has_a_file_and_a_list_of_keys(sources, tables,
         ("text-classification --data good.tsv --output there.yaml", "there.yaml exists and is not overwritten"),
         ("text-classification --data good.tsv --output vocabulary.yaml", "vocabulary-data exists and is not"),
         ("text-classification --data good.tsv --output good.tsv/a.yaml", "good.tsv"),
+        ("text-classification --output .", ". exists and is not overwritten"),
         ("text-classification --data=", "the name is empty"),
         ("text-classification --validation good.tsv", "--validation does nothing without --data"),
         ("text-classification --data good.tsv --labels 3", "unexpected argument '--labels'"),

@@ -103,6 +103,26 @@ def test_the_highest_peak_counts_and_is_measured_again_where_that_takes_little_o
     assert [peak_operations(cpu, torch.float32, 8, 32, seconds) for seconds in passed] == [3e9, 3e9, 3e9, 3e9, 5e9]
 
 
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA RTX A6000", 155e12),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA RTX A4000", None),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ],
+)
+def test_a_gpu_has_the_peak_of_its_vendor_only_under_its_whole_name(name, peak, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(throughput, "best_product", lambda *_: 7.0)
+    monkeypatch.setattr(throughput, "_measured", {})
+    assert peak_operations(torch.device("cuda"), torch.bfloat16, 8, 32, 0.0) == (peak or 7.0)
+
+
 def test_a_profile_is_a_table_and_a_trace_for_a_browser(config, tmp_path):
     run = fit(config, tmp_path / "run", "--profile")
     trace = json.loads((run.path / "profile/trace.json").read_text())

@@ -141,7 +141,7 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
 
 
 def with_casing(vocabulary: Vocabulary, path: Path) -> Vocabulary:
-    """Lower-case text if the files do not say, unless an entry holds a capital letter.
+    """Decide whether text is lower-cased if the files do not say: it is, unless the vocabulary looks cased.
 
     transformers would always lower-case, and then never find an entry with a capital letter. The difference is warned
     about.

@@ -77,8 +77,8 @@ def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_proba
 def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> AttentionOutput:
     """Compute PyTorch's fused attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
-    On a CPU its backward pass takes two to three times as long as that of `eager`, so `eager` computes there whatever
-    needs gradients. On a CPU, packed sequences are computed in groups of neighbours of similar length. For all but
+    On a CPU its backward pass takes two to three times as long as that of `eager`, so with gradients `eager` is used
+    there. On a CPU, packed sequences are computed in groups of neighbours of similar length. For all but
     short sequences this is faster than padding all of them to one length
     (`experiments/benchmarks/packed_attention.py`). On other devices, and under `torch.compile`, packed sequences are
     padded for the attention alone.
@@ -128,7 +128,7 @@ ATTENTIONS: PartTable[Callable[..., object]] = PartTable("the attention", None, 
 def register_attention(name: str, attention: Callable[..., object]) -> None:
     """Add a custom attention, which `attention` can then name.
 
-    It computes something different from the published attention.
+    It replaces the published attention, which the backends compute.
 
     It is called as `attention(query, key, value, layout, dropout)`. The first three are (B, N, S, D). `layout.mask`
     is None or (B, 1, 1, S), True at the keys that may be attended to. `dropout` is a probability, 0 in evaluation.

@@ -147,7 +147,7 @@ def register_norm_placement(name: str, block: type[BertLayer]) -> None:
         block: a subclass of `BertLayer` with its own `combine`; it is built with the architecture.
 
     Raises:
-        ValueError: the name is taken, or the class is no block.
+        ValueError: the name is taken, or the class is not a block.
 
     >>> class Sandwich(BertLayer):
     ...     def __init__(self, config):

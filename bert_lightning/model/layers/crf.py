@@ -112,7 +112,7 @@ class LinearChainCRF(nn.Module):
         """Return the logarithm of the summed exponentials of the scores of all sequences of tags.
 
         Args:
-            emissions: (B, S, L) scores. A tag that is excluded by -10,000 at its position has no share.
+            emissions: (B, S, L) scores. An emission of -10,000 excludes its tag at that position.
             mask: (B, S) as in `log_likelihood`.
 
         Returns:

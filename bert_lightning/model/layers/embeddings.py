@@ -66,7 +66,7 @@ def register_position_embedding(name: str, embedding: type[nn.Module]) -> None:
             word embeddings. Its parameters are named `encoder.embeddings.position.<...>`.
 
     Raises:
-        ValueError: the name is taken, or the class is no module.
+        ValueError: the name is taken, or the class is not a module.
 
     >>> class Slope(nn.Module):
     ...     def __init__(self, config):
@@ -153,7 +153,7 @@ def sinusoidal_positions(num_positions: int, width: int) -> Tensor:
 
 
 def _check_ids(name: str, ids: Tensor, size: int, what: str) -> None:
-    """Check ids on a CPU, where torch's own error does not name the id. On an accelerator reading them would wait."""
+    """Check ids on a CPU, where torch's own error does not name the id. Elsewhere this would wait for the device."""
     if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
         return
     lowest, highest = ids.aminmax()

@@ -33,7 +33,7 @@ class Front(NamedTuple):
 
     @classmethod
     def of(cls, values: Tensor, layout: Layout, length: int) -> Self:
-        """Make room in (B, S, ...), or in packed (R, ...), whose last rows may belong to no sequence."""
+        """Return the arrangement of (B, S, ...), or of packed (R, ...) whose last rows may belong to no sequence."""
         packing = layout.packing
         # `shape[0]`, because `len` would fix the number in an exported program.
         if packing is None:

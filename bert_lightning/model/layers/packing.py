@@ -48,7 +48,7 @@ class Packing(NamedTuple):
 
 
 def round_size(size: int, num_sizes: int = 32) -> int:
-    """Round a size up to a multiple of 8, and a large size so that there are `num_sizes` between two powers of two.
+    """Round a size up to a multiple of 8; a large size gets one of `num_sizes` values between two powers of two.
 
     Libraries of matrix products build a kernel for each shape that they meet, and allocators keep memory for it. Few
     shapes make both cheap. With 32 sizes per octave, a size grows by 1.2 % on average, and by at most 3.1 % from 256.
@@ -63,7 +63,7 @@ def round_size(size: int, num_sizes: int = 32) -> int:
 
 
 def with_rest(packing: Packing, num_tokens: int, num_rows: int) -> Packing:
-    """Return the packing of T tokens and of further rows, which become a sequence of their own; never waits."""
+    """Return the packing of T tokens and of further rows, which become a sequence of their own."""
     rest = num_rows - num_tokens
     if not rest:
         return packing
@@ -152,8 +152,8 @@ def real_tokens(attention_mask: Tensor, order: Tensor | None = None) -> tuple[Te
     return order[rows] * real.shape[1] + columns, packing_of(real.sum(1)[order])
 
 
-# One more group of sequences in attention costs a processor about as much time as the matrix products of n more
-# tokens in a block, forward and backward, where n H^2 is this number. It was measured for H from 128 to 768.
+# In attention, one more group of sequences costs a processor about as much time as n more tokens cost in the matrix
+# products of a block, forward and backward. n is this number divided by H^2. It was measured for H from 128 to 768.
 _TOKENS_PER_GROUP = 3e6
 
 

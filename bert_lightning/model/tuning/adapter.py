@@ -26,9 +26,9 @@ class Adapter(Tuning):
     network, with ReLU. It reads LayerNorm of the residual sum, and its output is added before that LayerNorm
     (Pfeiffer et al. 2021, arXiv 2005.00247; the configuration of that name in AdapterHub).
 
-    The matrices down begin normal with deviation 1e-2, cut at two deviations, as in Houlsby et al. (1e-3 in the
-    authors' code). There the matrices up begin so too. Here they begin as zeros, so that training begins with exactly
-    the base model.
+    The down-projections are initialised from a normal distribution with standard deviation 1e-2, truncated at two
+    deviations, as in Houlsby et al. (1e-3 in the authors' code). There the up-projections are initialised in the same
+    way. Here they begin as zeros, so that training begins with exactly the base model.
 
     Adapters are not linear, so they cannot be merged into the weights.
 
@@ -36,7 +36,7 @@ class Adapter(Tuning):
         placement: pfeiffer or houlsby.
         size: width of the bottleneck; by default the hidden size divided by `reduction`.
         reduction: hidden size divided by the width, 16 if neither is set. The width is rounded down.
-        layer_norm: whether LayerNorm trains too; null for as published: with houlsby only.
+        layer_norm: whether LayerNorm trains too; null for the published choice, which is with houlsby only.
     """
 
     placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"

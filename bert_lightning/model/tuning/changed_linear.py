@@ -73,7 +73,7 @@ class Change(ABC):
             bias: (O,), or None.
             added: the added parameters.
             training: whether dropout acts.
-            total: adds up sums over inputs over the processes that share the layer's columns.
+            total: adds up, over the processes that share the layer's columns, the sums of each over its inputs.
         """
 
     @abstractmethod

@@ -26,7 +26,8 @@ class Dora(Lora):
     Attributes:
         rank: r, the inner width of the factors.
         alpha: the product of the factors is multiplied by alpha / rank.
-        dropout: dropout rate of the input of the factors. PEFT also drops it for the share of W that m adds.
+        dropout: dropout rate of the input of the factors. In PEFT it also acts on the input of
+            (m / |W + s B A| - 1) W.
         targets: the matrices that are adapted: query, key, value, attention_output, intermediate, output.
     """
 

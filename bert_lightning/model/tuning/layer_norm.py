@@ -18,7 +18,7 @@ class LayerNormOnly(Tuning):
     These are 38,400 parameters of BERT-base. Houlsby et al. 2019 (arXiv 1902.00751) compare adapters with it.
     """
 
-    # No source gives figures for BERT; these are those of BitFit, which trains half of the same parameters.
+    # No source gives figures for BERT; these are those of BitFit, which trains the biases among these parameters.
     default_learning_rate: ClassVar[float | None] = 1e-3
     default_epochs: ClassVar[float | None] = 16
 

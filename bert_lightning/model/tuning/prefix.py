@@ -22,13 +22,13 @@ class Prefix(Tuning):
     """Trained keys and values in front of those of the tokens, in every block; P-tuning v2.
 
     Liu et al. 2022, arXiv 2110.07602. The settings are those of the authors' script for RTE, which trains the keys
-    and values themselves, and no network that makes them. They begin standard normal, as in the authors' code, so
+    and values themselves, not a network that computes them. They begin standard normal, as in the authors' code, so
     training does not begin with the outputs of the base. Unlike there, the positions of the tokens do not move.
 
     BERT-base has 368,640 of these parameters with a length of 20. They cannot be merged into the weights.
 
     Attributes:
-        length: keys and values in each block.
+        length: the number of keys, and of values, in each block.
         dropout: dropout rate of the keys and values.
     """
 

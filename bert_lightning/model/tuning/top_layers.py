@@ -15,7 +15,8 @@ class TopLayers(Tuning):
     """Training of the top blocks, of a LayerNorm after them, of the pooler and of the head.
 
     A usual baseline of tunings, as in Houlsby et al. 2019 (arXiv 1902.00751). It needs the learning rates of full
-    fine-tuning. With `freeze.layers`, the dropout of frozen blocks does not act, and checkpoints hold them.
+    fine-tuning. With `freeze.layers` instead, the dropout of frozen blocks is off, and checkpoints contain these
+    blocks.
 
     Attributes:
         layers: how many blocks train, counted from the top.

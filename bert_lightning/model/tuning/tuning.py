@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class Tuning:
     """Base of all tunings, which are frozen dataclasses: their fields are the keys under `tuning`.
 
-    The head is not a tuning's concern: it always trains, and so do parameters that the base does not have.
+    The head always trains, whatever the tuning is. So do parameters that the base does not have.
 
     Attributes:
         mergeable: whether `merged` gives a plain BERT. If not, the model keeps what was added wherever it is loaded.
@@ -39,7 +39,7 @@ class Tuning:
     def merged(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights of a plain model that computes the same: no added parameters, the names of the base.
 
-        The tensors that are passed in stay unchanged. A tuning that is not `mergeable` is never asked.
+        The tensors that are passed in stay unchanged. It is not called if the tuning is not `mergeable`.
         """
         return tensors
 
