@@ -134,12 +134,17 @@ def core_times(statistics: Path = Path("/proc/stat")) -> CoreTimes | None:
 _AT_START = core_times()
 
 
-def used_by_others(before: CoreTimes | None = _AT_START, now: CoreTimes | None = None) -> float:
-    """Return how many cores' worth of time other processes used on average, since this package was imported."""
+def used_by_others(
+    before: CoreTimes | None = _AT_START, now: CoreTimes | None = None, *, num_ranks: int = 1
+) -> float:
+    """Return how many cores' worth of time other programs used on average, since this package was imported.
+
+    With several ranks on these cores, each is taken to have used as much time as this one.
+    """
     now = now or core_times()
     if before is None or now is None or now.clock - before.clock < 0.5:
         return 0.0
-    return max(0.0, (now.used - before.used - (now.own - before.own)) / (now.clock - before.clock))
+    return max(0.0, (now.used - before.used - num_ranks * (now.own - before.own)) / (now.clock - before.clock))
 
 
 def sharing_note(others: float, cores: int, threads: int, environment: Mapping[str, str] = os.environ) -> str | None:

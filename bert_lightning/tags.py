@@ -56,7 +56,9 @@ def split_tag(tag: str, prefixes: Sequence[str] = PREFIXES) -> SplitTag:
     """
     prefix, _, kind = tag.partition("-")
     if tag != OUTSIDE and prefix not in prefixes:
-        raise ValueError(f"the tag {tag!r} is neither {OUTSIDE} nor {', '.join(prefixes)} and a type, such as B-PER")
+        raise ValueError(
+            f"the tag {tag!r} is neither {OUTSIDE} nor one of {' '.join(prefixes)} with a type, such as B-PER"
+        )
     return SplitTag(prefix, kind)
 
 

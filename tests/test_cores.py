@@ -94,6 +94,7 @@ def test_what_others_use_is_what_all_used_without_this_process():
     before = CoreTimes(clock=10.0, used=100.0, own=1.0)
     assert used_by_others(before, CoreTimes(clock=14.0, used=107.0, own=4.0)) == 1.0
     assert used_by_others(before, CoreTimes(clock=14.0, used=101.0, own=4.0)) == 0.0
+    assert used_by_others(before, CoreTimes(clock=14.0, used=107.0, own=4.0), num_ranks=2) == 0.25
     # Too short a time says nothing, and some systems tell no times.
     assert used_by_others(before, CoreTimes(clock=10.1, used=107.0, own=1.0)) == 0.0
     assert used_by_others(None, before) == 0.0
@@ -123,7 +124,7 @@ def test_shared_cores_are_told_if_they_are_too_few(others, cores, threads, expec
 
 def test_fit_tells_once_that_cores_are_shared(home, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bert_lightning.runs.fit._TOLD", threading.Event())
-    monkeypatch.setattr("bert_lightning.runs.fit.used_by_others", lambda: 7.0)
+    monkeypatch.setattr("bert_lightning.runs.fit.used_by_others", lambda **_: 7.0)
     monkeypatch.setattr("bert_lightning.runs.fit.all_cores", lambda: 2)
     for name in ("first", "second"):
         command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / name)]

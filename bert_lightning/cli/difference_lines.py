@@ -164,7 +164,12 @@ def _weights(found: SideDifferences) -> Iterator[str]:
         return
     values = [*found.equal_weights.values()]
     if found.of_runs:
-        texts = {True: "bitwise equal", False: "differ", None: "not recorded, or not readable"}
+        texts = {
+            True: "bitwise equal",
+            False: "differ",
+            None: "not known, because they are not recorded or cannot be read",
+        }
         yield f"final weights: {texts[values[0]]}"
     else:
-        yield f"final weights: equal for {values.count(True)} of {count(len(values), 'seed')}"
+        unknown = f", not known for {values.count(None)}" if None in values else ""
+        yield f"final weights: equal for {values.count(True)} of {count(len(values), 'seed')}{unknown}"

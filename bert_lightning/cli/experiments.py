@@ -46,8 +46,9 @@ def _add_init(commands: Commands) -> None:
         "init",
         _init,
         "write an experiment file to start from",
-        "Every key has a comment. With --data the file fits the data and can be trained as it is. Without "
-        "--pretrained a vocabulary for the data is written next to the file, and for pre-training a token store.",
+        "Every key has a comment. With --data the file fits the data and can be trained as it is. What training "
+        "needs in addition is written next to the file: a vocabulary unless --pretrained has one, and for "
+        "pre-training on text a token store.",
     )
     parser.add_argument("task", metavar="TASK", help="the task, such as text-classification or pretraining")
     parser.add_argument(

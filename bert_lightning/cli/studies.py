@@ -71,7 +71,11 @@ def _add_search(commands: Commands) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the space and the number of trials done, and train nothing"
     )
-    parser.add_argument("--retry-failed", action="store_true", help="train failed runs with fresh seeds again")
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="train the best trial again with those fresh seeds whose runs failed",
+    )
     parser.add_argument(
         "--storage",
         metavar="URL",

@@ -47,7 +47,10 @@ def build(cls: type, values: object, path: str, tables: Tables, faults: list[Fau
             if refused and (name is None or name in refused):
                 # The value that replaced a refused one may be the cause.
                 return None
-            text = str(error) or f"values of {cls.__name__} are refused without a message"
+            text = str(error).strip()
+            if not text:
+                faults.append((path, f"{path}: {cls.__name__} refuses its values without a message"))
+                return None
             field = text.split()[0].rstrip(":")
             faults.append((f"{path}.{field}", f"{path}.{text}") if path else (field, text))
             if name is None or name not in filled:

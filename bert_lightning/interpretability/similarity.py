@@ -82,7 +82,10 @@ class AlignmentSums:
         )
 
     def alignment(self) -> Tensor:
-        """Return CKA, (A, B). NaN where a layer is constant, or too few vectors show its dependence on itself."""
+        """Return CKA, (A, B).
+
+        It is NaN where a layer is constant, and where there are too few vectors to show that it depends on itself.
+        """
         one, other = (torch.as_tensor(each).clamp(min=0) for each in self._own)
         scale = (one[:, None] * other).sqrt()
         return torch.where(scale > 0, torch.as_tensor(self._joint) / scale, torch.nan)

@@ -41,7 +41,7 @@ class BertConfig:
         intermediate_size: width of the feed-forward layer, 4 H in all published sizes.
         hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses;
             also `relu`, `silu` and `gelu_pytorch_tanh`, the same function as `gelu_new`, which can be differentiated
-            twice on a processor too. Or the name of a custom part (`register_activation`).
+            twice on a processor too. A custom part is given by its name (`register_activation`).
         hidden_dropout_prob: dropout after embeddings, attention output and feed-forward output.
         attention_probs_dropout_prob: dropout on the attention probabilities.
         classifier_dropout: dropout before a task's head; None means `hidden_dropout_prob`.

@@ -112,8 +112,8 @@ def build_training(experiment: Experiment, start: Checkpoint | None) -> Setup:
         notes += _unlearned_entries(model, start, config)
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
-    arguments = spec.task_arguments(data, {})
     optimization = optimization_of(experiment, model, data.plan.num_steps)
+    arguments = spec.arguments_of_task(data, {})
     task = _new_task(spec, experiment, (model, config, tokenizer), arguments, optimization)
     check_slices(experiment, experiment.tuning, model)
     if start is not None and type(experiment.tuning) is not Full:
@@ -160,11 +160,12 @@ def build_scoring(experiment: Experiment, checkpoint: Checkpoint, split: Evaluat
     config = model_config(settings, checkpoint, len(tokenizer), read.num_segments, tuning)
     check_sizes(experiment, config)
     data = spec.data(read.settings, tokenizer, split=split, length=None, **read.arguments)
+    _seed(experiment)
     model = _new_model(spec, experiment, config, data)
     notes = fill_for_scoring(model, experiment, checkpoint, tuning)
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
-    task = _new_task(spec, experiment, (model, config, tokenizer), spec.task_arguments(data, saved), None)
+    task = _new_task(spec, experiment, (model, config, tokenizer), spec.arguments_of_task(data, saved), None)
     check_slices(experiment, tuning, model)
     return Setup(data, task, notes)
 
@@ -185,7 +186,8 @@ def _reading_of(spec: TaskSpec, experiment: Experiment, tokenizer: WordPieceToke
     """Return how to read the data of a run. `saved` has the labels of a checkpoint that is scored."""
     if experiment.sequence is not None:
         sequence = SequenceData(experiment, tokenizer, saved.get("labels"))
-        return _Reading(sequence.own, sequence.arguments, sequence.num_segments, sequence)
+        arguments = {**spec.data_arguments(saved), **sequence.arguments}
+        return _Reading(sequence.own, arguments, sequence.num_segments, sequence)
     settings = with_seed_of_split(experiment.data, experiment.seed_everything)
     return _Reading(settings, spec.data_arguments(saved), spec.num_segments(settings), None)
 

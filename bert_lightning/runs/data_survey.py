@@ -104,26 +104,30 @@ def survey_text(
         source: a text file, a table, a folder of them, or a token store.
         validation: the same for validation, or None.
         folder: where vocabulary and stores are written; a new folder.
-        pretrained: the checkpoint that training starts from, whose vocabulary is used; None to make one.
+        pretrained: the checkpoint that training starts from; None for new weights. Text is encoded with the
+            vocabulary of a given store, else with that of the checkpoint, else with a new one.
 
     Raises:
         InputError: a source cannot be read or holds no text, or the checkpoint has no vocabulary.
     """
     settings: dict[str, object] = {}
-    tokenizer = _of_checkpoint(pretrained)[0] if pretrained is not None else None
+    tokenizer, num_positions = _of_checkpoint(pretrained) if pretrained is not None else (None, None)
     for split, path in (("train", source), ("validation", validation)):
-        if path is None or (Path(path) / MANIFEST).is_file():
-            settings |= {split: path} if path is not None else {}
+        if path is None:
+            continue
+        if (Path(path) / MANIFEST).is_file():
+            settings[split] = path
+            if split == "train":
+                tokenizer = spec.stored_tokenizer(_settings(spec, settings), "train")  # type: ignore[misc]
             continue
         sources = find_sources([path], CORPUS_SUFFIXES)
         if tokenizer is None:
-            if split == "validation":
-                tokenizer = spec.stored_tokenizer(_settings(spec, settings), "train")  # type: ignore[misc]
-            else:
-                tokenizer = train_wordpiece(_passages(sources), VOCABULARY_SIZE, source=path)
-                tokenizer.save(folder / "vocabulary")
+            tokenizer = train_wordpiece(_passages(sources), VOCABULARY_SIZE, source=path)
+            tokenizer.save(folder / "vocabulary")
         prepare(sources, tokenizer, folder / split)
         settings[split] = str(folder / split)
+    if num_positions is not None and _settings(spec, settings).longest > num_positions:
+        settings["max_seq_length"] = num_positions
     data = spec.data(_settings(spec, settings), tokenizer, split=None)
     return Survey(settings, {}, data.num_training_samples)
 

@@ -189,8 +189,8 @@ def _neighbours(trainer: Trainer) -> list[str]:
     """Describe the other processes on the cores with which this training computes, if they take too much of them."""
     if _TOLD.is_set() or not isinstance(trainer.accelerator, CPUAccelerator):
         return []
-    # The time of the other ranks is among that of other processes, so only the threads of this one are added to it.
-    note = sharing_note(used_by_others(), all_cores(), torch.get_num_threads())
+    num_ranks = trainer.num_devices
+    note = sharing_note(used_by_others(num_ranks=num_ranks), all_cores(), torch.get_num_threads() * num_ranks)
     if note is None:
         return []
     _TOLD.set()

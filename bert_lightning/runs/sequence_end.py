@@ -93,8 +93,9 @@ def finish_task(session: Session, setup: Setup) -> dict[str, float]:
         found = _scored(session, setup.sequence, checkpoint)
         write_json(directory.path / SCORES, asdict(found))
     row = {"step": directory.read_manifest()["num_steps"], **found.named()}
-    # A session that was killed right after this row has written it already.
-    if not any(row.items() <= last.items() for last in directory.read_metrics()[-1:]):
+    # A session that was killed after this row has written it already. Scores that are not numbers are equal as text.
+    rows = [each for each in directory.read_metrics() if "checkpoint" not in each]
+    if not rows or repr({name: rows[-1].get(name) for name in row}) != repr(row):
         metrics_file.append(directory.metrics, row)
     return found.named()
 
@@ -138,8 +139,9 @@ def _autocast(experiment: Experiment, device: torch.device) -> AbstractContextMa
 
 
 def _scores_of(name: str, task: Any, sequence: SequenceData, experiment: Experiment) -> dict[str, float]:
-    settings = sequence.settings[name]
-    data = task_spec(experiment.task).data(settings, task.tokenizer, split="validation", **sequence.arguments)
+    settings, spec = sequence.settings[name], task_spec(experiment.task)
+    arguments = {**spec.data_arguments(task.task_settings), **sequence.arguments}
+    data = spec.data(settings, task.tokenizer, split="validation", **arguments)
     split: Any = data.encoded_split("validation")
     outputs = task.outputs_for(split, settings.evaluation_batch_size)
     scores = _over_subsets(task, split, outputs)

@@ -217,7 +217,9 @@ def _new_model(checkpoint: Checkpoint, config: BertConfig, task: str | None) -> 
     """
     spec = task_spec(task) if task is not None else None
     try:
-        model = BertEncoder(config) if spec is None else spec.model(config, **spec.saved_head_arguments(checkpoint))
+        model = (
+            BertEncoder(config) if spec is None else spec.model(config, **spec.arguments_of_saved_head(checkpoint))
+        )
     except ValueError as error:
         raise InputError(
             f"distillation.teacher {checkpoint.path}: {error}; name the module under modules too"

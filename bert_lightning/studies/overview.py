@@ -9,7 +9,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.lock import lock_holder
 from bert_lightning.runs.status import RunStatus, read_status
 from bert_lightning.studies.record import NAME as STUDY
-from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.record import SWEEP, RecordedRun, StudyRecord
 from bert_lightning.studies.run_folders import run_folders
 
 DEFAULT_FOLDERS = (Path("runs"), Path("studies"))
@@ -54,8 +54,10 @@ def overview(paths: Sequence[Path]) -> Overview:
             is_study = (folder / STUDY).is_file()
             works = is_study and _works_on_study(folder)
             for run in _runs_of_study(folder, works, problems) if is_study else [read_status(folder)]:
-                # A run waits for the process that works on its study. Without one, it waits for a command.
-                is_over &= run.state in ENDED or (run.state == "waiting" and not works)
+                # A run waits for the process that works on its study, or for the agents of a sweep. Without them, it
+                # waits for a command.
+                waits = run.state == "waiting" and not works and not (folder / SWEEP).is_file()
+                is_over &= run.state in ENDED or waits
                 place = os.path.realpath(run.directory)
                 if place not in seen:
                     seen.add(place)

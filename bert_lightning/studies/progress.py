@@ -46,8 +46,11 @@ class Progress:
         for run, recorded in list(self.runs.items()):
             # A directory in the last record was compared when it was added. One that differed is compared again.
             last = known.get(recorded.directory)
-            if (last is None or last.message == _OTHER) and self.directories.is_other_run(run):
+            was_other = last is not None and last.message == _OTHER
+            if (last is None or was_other) and self.directories.is_other_run(run):
                 self.runs[run] = replace(recorded, state="failed", message=_OTHER)
+            elif was_other:
+                self.runs[run] = current(run, folder, recorded.directory, None)
             elif self._is_stale(run):
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
         self._seeds = list(dict.fromkeys(run.seed for run in plan))

@@ -12,6 +12,8 @@ from bert_lightning.config.published import Published
 from bert_lightning.errors import InputError
 
 NAME = "study.json"
+SWEEP = "sweep.yaml"
+"""Name of the file that defines the sweep of a study, for the agents of W&B."""
 FORMAT = 1
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted", "pruned", "blocked"]

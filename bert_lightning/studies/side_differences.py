@@ -86,7 +86,7 @@ class SideDifferences:
         partings: one for each pair of runs with the same seed, or for the two single runs.
         scores: the scores that both sides have.
         only: names of scores that only one side has.
-        equal_weights: seeds of a pair of runs -> whether the final weights are equal; None if that is not recorded.
+        equal_weights: seeds of a pair of runs -> whether the final weights are equal; None if that is not known.
     """
 
     sides: tuple[Side, Side]

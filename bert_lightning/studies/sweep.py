@@ -15,11 +15,12 @@ from bert_lightning.runs.directory import RUNS_VARIABLE
 from bert_lightning.studies.ablation import check_number, folder_of, locked, new_record, record_in
 from bert_lightning.studies.plan import RUNS, PlannedRun, plan_runs
 from bert_lightning.studies.progress import Progress
+from bert_lightning.studies.record import SWEEP
 from bert_lightning.studies.study_file import Study, read_study
 from bert_lightning.wording import count
 
 # The definition, and the folder with an experiment file per arm.
-NAME, ARMS = "sweep.yaml", "sweep"
+ARMS = "sweep"
 _GOALS = {"max": "maximize", "min": "minimize"}
 
 
@@ -59,11 +60,11 @@ def write_sweep(
         definition = _definition(described, folder, files, plan, allow_modules)
         comment = f"# {described.question}\n" if described.question else ""
         text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=118)
-        write_text(folder / NAME, comment + text)
+        write_text(folder / SWEEP, comment + text)
     size = f"{count(len(files), 'arm')} x {count(len(described.seeds), 'seed')}"
     return [
-        f"{folder / NAME}: {count(len(plan), 'run')}, {size}",
-        f"create the sweep, which prints its id:  wandb sweep --project {definition['project']} {folder / NAME}",
+        f"{folder / SWEEP}: {count(len(plan), 'run')}, {size}",
+        f"create the sweep, which prints its id:  wandb sweep --project {definition['project']} {folder / SWEEP}",
         "start one worker per run that should train at once, in this folder:  wandb agent ENTITY/PROJECT/ID",
         f"afterwards, add the runs to the study:  bert-lightning ablate {study}"
         + (f" --directory {directory}" if directory is not None else ""),

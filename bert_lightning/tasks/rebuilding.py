@@ -50,12 +50,12 @@ def task_of(
             raise InputError(f"{checkpoint.path} is a checkpoint of {own.__name__}, not of {task_class.__name__}")
         own = task_class
     try:
-        model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+        model = spec.model(config, **spec.arguments_of_saved_head(checkpoint))
     except ValueError as error:
         raise InputError(f"{checkpoint.path}: {error}") from None
     tune_as(model, checkpoint)
     fill(model, checkpoint)
-    saved = spec.saved_task_arguments(checkpoint.task_settings)
+    saved = spec.arguments_of_saved_task(checkpoint.task_settings)
     task = own(model, config, tokenizer, **{**saved, **(arguments or {})})
     task.module = OWNERS.get(spec.name)
     return task

@@ -26,11 +26,6 @@ def _no_arguments(*_: object) -> Arguments:
     return {}
 
 
-def _by_default(*_: object) -> Arguments:
-    """Stand for the function that `TaskSpec` derives from its classes."""
-    raise NotImplementedError
-
-
 def _unchanged(vocabulary: Vocabulary) -> Vocabulary:
     return vocabulary
 
@@ -52,9 +47,9 @@ class TaskSpec:
             `optimization`.
         kept: names of the arguments of `task` that its checkpoints keep in `task_settings`, in addition to the
             settings of the data, such as `labels`. A new task gets attributes of the data module with these names.
-        task_arguments: data module, saved values -> arguments of `task`; by default `settings` and those in `kept`.
-        saved_task_arguments: saved values -> arguments of `task`; by default `settings` and those in `kept`.
-        saved_head_arguments: checkpoint -> arguments of `model`; by default what its `arguments_of` returns.
+        task_arguments: data module, saved values -> arguments of `task`; None for `settings` and those in `kept`.
+        saved_task_arguments: saved values -> arguments of `task`; None for `settings` and those in `kept`.
+        saved_head_arguments: checkpoint -> arguments of `model`; None for what its `arguments_of` returns.
         head_settings: dataclass of the keys under `model.head`. If it is a subclass of `HeadSettings`, `model` takes
             the argument `head`, a custom head.
         head_arguments: head settings, data module -> arguments of `model`, except `head`.
@@ -79,9 +74,9 @@ class TaskSpec:
     model: Callable[..., PretrainedModel]
     task: Callable[..., Task]
     kept: tuple[str, ...] = ()
-    task_arguments: Callable[[Any, Saved], Arguments] = _by_default
-    saved_task_arguments: Callable[[Saved], Arguments] = _by_default
-    saved_head_arguments: Callable[[Checkpoint], Arguments] = _by_default
+    task_arguments: Callable[[Any, Saved], Arguments] | None = None
+    saved_task_arguments: Callable[[Saved], Arguments] | None = None
+    saved_head_arguments: Callable[[Checkpoint], Arguments] | None = None
     head_settings: type = NoHeadSettings
     head_arguments: Callable[[Any, Any], Arguments] = _no_arguments
     head_options: Callable[[Container[str]], Arguments] = _no_arguments
@@ -93,22 +88,25 @@ class TaskSpec:
     scores_without_training: tuple[str | None, ...] = ()
     keeps_every_head: bool = False
 
-    def __post_init__(self) -> None:
-        if self.task_arguments is _by_default:
-            object.__setattr__(self, "task_arguments", self._from_data)
-        if self.saved_task_arguments is _by_default:
-            object.__setattr__(self, "saved_task_arguments", self._from_checkpoint)
-        if self.saved_head_arguments is _by_default:
-            arguments_of = getattr(self.model, "arguments_of", _no_arguments)
-            object.__setattr__(self, "saved_head_arguments", arguments_of)
-
-    def _from_data(self, data: Any, saved: Saved) -> Arguments:
-        """Return the arguments of a task from its data, except what a checkpoint that is scored decides."""
-        own = {name: getattr(data, name) for name in self.kept if hasattr(data, name)}
+    def arguments_of_task(self, data: Any, saved: Saved) -> Arguments:
+        """Return the arguments of a task for its data module. A checkpoint that is scored decides the kept ones."""
+        if self.task_arguments is not None:
+            return self.task_arguments(data, saved)
+        own = {name: getattr(data, name) for name in self.kept if name not in saved}
         return {"settings": data.settings, **own, **self._kept_of(saved)}
 
-    def _from_checkpoint(self, saved: Saved) -> Arguments:
+    def arguments_of_saved_task(self, saved: Saved) -> Arguments:
+        """Return the arguments of the task of a checkpoint."""
+        if self.saved_task_arguments is not None:
+            return self.saved_task_arguments(saved)
         return {"settings": self.data_settings(**saved["data"]), **self._kept_of(saved)}
+
+    def arguments_of_saved_head(self, checkpoint: Checkpoint) -> Arguments:
+        """Return the arguments of the model of a checkpoint."""
+        if self.saved_head_arguments is not None:
+            return self.saved_head_arguments(checkpoint)
+        arguments_of: Callable[[Checkpoint], Arguments] = getattr(self.model, "arguments_of", _no_arguments)
+        return arguments_of(checkpoint)
 
     def _kept_of(self, saved: Saved) -> Arguments:
         return {name: saved[name] for name in self.kept if name in saved}

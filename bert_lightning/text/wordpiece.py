@@ -117,7 +117,7 @@ def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceToke
     """Load a tokenizer from a folder with `vocab.txt` or `tokenizer.json`, or from a vocabulary file.
 
     `cased` decides whether text is lower-cased if the files do not say. With None, a vocabulary next to a model
-    lower-cases unless an entry holds a capital letter (`with_casing`), and any other vocabulary lower-cases.
+    lower-cases unless it looks cased (`with_casing`), and any other vocabulary lower-cases.
 
     Raises:
         InputError: there is no vocabulary, it is not usable, or its files say uncased although `cased` is true.

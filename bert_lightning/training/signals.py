@@ -30,7 +30,7 @@ _FAILED = 1 << 16
 
 
 def signal_name(number: int) -> str:
-    """Return the name of a signal; real-time signals have none.
+    """Return the name of a signal; most real-time signals have none.
 
     >>> signal_name(9), signal_name(40)
     ('SIGKILL', 'signal 40')

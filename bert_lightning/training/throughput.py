@@ -21,15 +21,17 @@ THROUGHPUT_METRICS = (
 )
 """the metrics of speed, the only ones that differ when a run is repeated"""
 
-# Vendor peaks of dense bfloat16 in FLOP/s, by words of the device's name; the first match counts.
+# Vendor peaks of dense bfloat16 in FLOP/s, by an expression for words of the device's name. The first
+# match counts.
 _VENDOR_PEAKS = (
+    ("GB200", 2500e12),
     ("B200", 2250e12),
     ("GH200", 989e12),
     ("H200", 989e12),
     ("H100 NVL", 835e12),
     ("H100 PCIe", 756e12),
     ("H100", 989e12),
-    ("A100", 312e12),
+    ("A100X?", 312e12),
     ("A800", 312e12),
     ("L40S", 362e12),
     ("L40", 181e12),

@@ -423,14 +423,15 @@ def test_a_run_directory_in_place_of_an_experiment_file_is_told_from_another_fol
         load_experiment(tmp_path / "other")
 
 
-def test_settings_that_are_refused_without_a_message_are_named():
+@pytest.mark.parametrize("message", ["", " \n"])
+def test_settings_that_are_refused_without_a_message_are_named(message):
     @dataclasses.dataclass(frozen=True)
     class Silent:
         rate: float = 1.0
 
         def __post_init__(self) -> None:
-            raise ValueError
+            raise ValueError(message)
 
     faults = []
     assert build(Silent, {}, "optimizer", {}, faults) is None
-    assert [message for _, message in faults] == ["optimizer.values of Silent are refused without a message"]
+    assert faults == [("optimizer", "optimizer: Silent refuses its values without a message")]

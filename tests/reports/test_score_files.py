@@ -110,7 +110,7 @@ def test_a_compressed_file_is_read(folder, capsys):
             GOLD,
             GOLD.replace("B-PER", "X-PER"),
             "",
-            "line 6: the tag 'X-PER' is neither O nor B, I, E, S, L, U, [, ], . and a",
+            "predicted.conll: line 6: the tag 'X-PER' is neither O nor one of B I E S L U [ ] . with",
         ),
         (GOLD.replace("B-PER", "PER"), GOLD, "", "gold.conll: line 6: the tag 'PER'"),
         (GOLD, GOLD.replace("B-PER", "S-PER"), "--scheme strict", "predicted.conll: line 6: the tag 'S-PER' is not"),

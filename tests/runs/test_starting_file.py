@@ -170,6 +170,11 @@ def test_text_for_a_checkpoint_is_encoded_with_its_vocabulary(sources, corpus, h
     vocabulary = checkpoint_tokenizer(read_checkpoint(home / "runs/whole")).fingerprint
     assert TokenStore(values["data"]["train"]).tokenizer.fingerprint == vocabulary
     assert not Path("b-data/vocabulary").exists()
+    command = ["fit", "--config", "b.yaml", "--run-directory", "run", "--wandb.mode", "disabled"]
+    assert (
+        main([*command, "--trainer.accelerator", "cpu", "--trainer.max_epochs", "null", "--trainer.max_steps", "1"])
+        == 0
+    )
 
 
 def test_a_length_is_not_more_than_the_positions_of_the_checkpoint(sources, home):

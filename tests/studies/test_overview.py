@@ -228,6 +228,9 @@ def test_runs_of_a_study_have_what_their_directories_say_and_else_what_its_recor
 def test_a_study_whose_runs_wait_is_over_unless_a_process_works_on_it(tmp_path, hold):
     study = make_study(tmp_path / "study", recorded("runs/new", "waiting"))
     assert overview([study]).is_over
+    (study / "sweep.yaml").touch()
+    assert not overview([study]).is_over, "an agent may train it"
+    (study / "sweep.yaml").unlink()
     hold(study)
     assert not overview([study]).is_over
 

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -241,6 +242,8 @@ def test_a_directory_with_other_settings_is_not_taken_for_the_run():
     assert (found.state, found.message) == other
     again = state(run, None, state=found.state, message=found.message)
     assert (again.state, again.message) == other, "the second command takes it for the run"
+    shutil.rmtree(Path("studies/nsp") / run.directory)
+    assert state(run, None, state=found.state, message=found.message).state == "waiting"
 
 
 def test_a_record_is_read_back_as_it_was_written_and_its_faults_are_named(tmp_path):

@@ -108,7 +108,7 @@ class TwoPasses:
 
     share: float = 0.25
 
-    def build_training(self, losses: CountedLosses) -> StepMethod:
+    def build(self, losses: CountedLosses) -> StepMethod:
         return TwoPassesStep(losses, self.share)
 
 

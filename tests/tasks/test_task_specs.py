@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_scoring, build_training
 from bert_lightning.tasks.catalogue import TASKS, register_task, task_spec
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.spec import TEXT_CLASSIFICATION
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from tests.support.task_data import task_data
@@ -53,6 +55,20 @@ def test_a_custom_task_is_built_without_a_change_elsewhere(experiment, monkeypat
     assert setup.task.checkpoint_entry()["task"] == "mine"
     with pytest.raises(ValueError, match="already called 'mine'"):
         register_task(dataclasses.replace(TEXT_CLASSIFICATION, name="mine"))
+
+
+def test_a_changed_description_keeps_what_its_own_fields_say(experiment):
+    class Data(TextClassificationData):
+        pass
+
+    changed = dataclasses.replace(TEXT_CLASSIFICATION, kept=("labels", "num_rows"), data_settings=Data)
+    data = SimpleNamespace(settings="settings", labels=["a"], num_rows=3)
+    assert changed.arguments_of_task(data, {}) == {"settings": "settings", "labels": ["a"], "num_rows": 3}
+    assert changed.arguments_of_task(data, {"labels": ["b"]})["labels"] == ["b"]
+    saved = changed.arguments_of_saved_task(
+        {"data": {"max_seq_length": 9}, "labels": ["b"], "num_rows": 4, "else": 5}
+    )
+    assert saved == {"settings": Data(max_seq_length=9), "labels": ["b"], "num_rows": 4}
 
 
 def test_a_setup_that_scores_has_no_length_and_no_optimisation(experiment, tmp_path):

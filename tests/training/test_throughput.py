@@ -109,6 +109,8 @@ def test_the_highest_peak_counts_and_is_measured_again_where_that_takes_little_o
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA GB200", 2500e12),
+        ("NVIDIA A100X", 312e12),
         ("NVIDIA RTX A6000", 155e12),
         ("NVIDIA RTX A1000", None),
         ("NVIDIA RTX A4000", None),

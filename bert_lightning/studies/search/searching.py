@@ -67,8 +67,8 @@ def search(
         study: the study file, with a section `search`.
         directory: the folder of the study; `studies/<name of the study>` by default.
         jobs: how many runs train at the same time. They share the cores and CUDA devices equally.
-        retry_failed: whether to train failed runs with fresh seeds again. Failed trials stay as they are, because the
-            draws of later trials depend on the failure.
+        retry_failed: whether the best trial trains again with those fresh seeds whose runs failed. Failed trials stay
+            as they are, because the draws of later trials depend on the failure.
         storage: URL of the database; by default `search.db` in the folder.
         launcher: where the runs train; by default on this machine. Only this machine can stop trials early.
         reporter: receives messages about the progress; by default they are printed.

@@ -227,12 +227,14 @@ class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestion
 
     Attributes:
         no_answer: whether questions may have no answer.
+        null_threshold: None, because only a validation finds the best threshold.
 
     Raises:
         InputError: a file is missing or empty, or no training question has an answer that is in its text.
     """
 
     settings: QuestionAnsweringData
+    null_threshold: float | None = None
 
     def __init__(
         self,

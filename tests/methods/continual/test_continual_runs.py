@@ -144,6 +144,14 @@ def test_a_finished_run_of_a_sequence_has_the_scores_of_its_validation_and_of_it
     assert {"val/loss", "val/sizes/accuracy"} <= metrics.keys()
 
 
+def test_a_session_killed_after_the_scores_of_a_sequence_does_not_write_them_twice(fit, firsts):
+    run = firsts()
+    RunDirectory(run).update_manifest(ended=None)
+    fit("topics", run, *named("ewc"))
+    assert RunDirectory(run).read_manifest()["ended"] == "finished"
+    assert len([row for row in logged(run) if "val/topics/accuracy" in row]) == 1
+
+
 @pytest.mark.slow
 def test_learning_without_forgetting_begins_with_the_outputs_before(fit, firsts, tmp_path):
     run = fit("sizes", tmp_path / "run", *named("lwf"), *after(firsts("none")), *NO_DROPOUT)
