@@ -149,6 +149,9 @@ def _launcher(options: argparse.Namespace) -> "Launcher | None":
         raise InputError("--stage does nothing with --launcher wandb, which needs a study of one stage")
     if options.launcher == "wandb" and options.jobs is not None:
         raise InputError("--jobs does nothing with --launcher wandb: start one worker per run to train at once")
+    if options.retry_failed and (options.dry_run or options.launcher == "wandb"):
+        other = "--dry-run, which changes nothing" if options.dry_run else "--launcher wandb, which trains nothing"
+        raise InputError(f"--retry-failed does nothing with {other}")
     return None
 
 

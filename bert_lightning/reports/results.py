@@ -133,7 +133,7 @@ class NotInTable:
         arm: label of its arm.
         seed: its seed.
         state: `failed`, `interrupted`, `unfinished`, `blocked`, `pruned`, `waiting`, `running`, `damaged`, `missing`,
-            or `repeated` for a second run of one seed.
+            `stale`, or `repeated` for a second run of one seed.
         directory: its run directory, which may not exist yet.
         message: its last message, on one line; empty if there is none.
         run: its content, for curves; None if it logged nothing.

@@ -48,6 +48,13 @@ def tabulate(
     for name in metrics:
         if name not in known:
             raise InputError(f"--metric is {name!r}, but no run has this metric{nearest(name, known)}")
+    for study in found.studies if not metrics else ():
+        wanted = study.record.compare.metric
+        if wanted and not set(wanted) & set(known):
+            raise InputError(
+                f"{study.directory}: compare.metric is {wanted[0]!r}, but no run has this metric"
+                f"{nearest(wanted[0], known)}"
+            )
     tables = [_table(layout, baseline, metrics) for layout in layouts]
     # The stages of a sequence are no separate tasks: its measures compare the arms over all of them.
     apart = [table for table, layout in zip(tables, layouts, strict=True) if not of_sequence(layout)]

@@ -14,8 +14,18 @@ from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.studies.estimates import Estimates
 from bert_lightning.studies.launchers import Launcher, LocalLauncher, check_shares, visible_devices
 from bert_lightning.studies.plan import MANY_RUNS, RUNS, PlannedRun, count_runs, plan_runs, with_earlier_stages
-from bert_lightning.studies.progress import STALE, Progress
-from bert_lightning.studies.record import UNFINISHED, StudyRecord, remove_leftovers
+from bert_lightning.studies.progress import Progress
+from bert_lightning.studies.record import (
+    DATABASE,
+    STALE,
+    SUBMITIT,
+    SWEEP,
+    SWEEP_ARMS,
+    UNFINISHED,
+    StudyRecord,
+    remove_leftovers,
+)
+from bert_lightning.studies.record import NAME as STUDY
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
 from bert_lightning.studies.study_file import Study, read_study
 from bert_lightning.version import __version__
@@ -204,12 +214,17 @@ def record_in(folder: Path, study: Study) -> StudyRecord | None:
         return record
     if RunDirectory(folder).exists:
         raise InputError(f"{folder} is a run directory: choose another --directory for the study")
-    others = [path.name for path in entries(folder) if path.name != RUNS] if folder.is_dir() else []
+    others = [path.name for path in entries(folder) if not _is_ours(path.name)] if folder.is_dir() else []
     if others:
         raise InputError(
             f"{folder} is not empty and holds no study ({', '.join(others[:_NAMED])}): choose another --directory"
         )
     return None
+
+
+def _is_ours(name: str) -> bool:
+    """Return whether commands of this package write a file of that name into the folder of a study."""
+    return name in (RUNS, SUBMITIT, SWEEP, SWEEP_ARMS) or name.startswith((f"{STUDY}.", DATABASE))
 
 
 def new_record(study: Study, before: StudyRecord | None) -> StudyRecord:

@@ -22,13 +22,12 @@ from bert_lightning.studies.cluster_job import train
 from bert_lightning.studies.estimates import logged_step
 from bert_lightning.studies.launchers import Job, wait_while
 from bert_lightning.studies.processes import running_process
+from bert_lightning.studies.record import SUBMITIT
 from bert_lightning.studies.states import is_stopped
 
 if TYPE_CHECKING:
     import submitit
 
-# The folder with submitit's files, in the folder of the study.
-JOBS = "submitit"
 # The default of --jobs: how many jobs are in the queue at the same time.
 MOST_JOBS = 100
 # Time limit of a job, in minutes. Any limit works, because a run that reaches it is submitted again.
@@ -285,7 +284,7 @@ def _complete(values: Mapping[str, object], cluster: str) -> dict[str, Any]:
 
 def _folder_of(job: Job) -> Path:
     """Return the folder of all submissions of a run, whose directory is `STUDY/runs/<experiment>/<identity>`."""
-    return job.directory.absolute().parents[2] / JOBS / job.directory.name
+    return job.directory.absolute().parents[2] / SUBMITIT / job.directory.name
 
 
 def _new_folder(parent: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 from bert_lightning.config.saved import with_defaults
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.training.metric_rows import damaged_line
 
 # Runs that differ only in these keys form one group. Of these keys, only the seed changes the scores.
 _IRRELEVANT = ("seed_everything", "wandb", "experiment", "published")
@@ -171,6 +172,9 @@ def read_run(path: Path) -> Run:
     rows = directory.read_metrics()
     if not rows:
         raise InputError(f"{path}: {directory.metrics.name} is still empty")
+    damaged = damaged_line(directory.metrics)
+    if damaged is not None:
+        raise InputError(f"{directory.metrics}: line {damaged} is damaged")
     for number, row in enumerate(rows, 1):
         numbers = [row.get("step"), *(value for name, value in row.items() if "/" in name)]
         if not all(isinstance(value, int | float) for value in numbers):

@@ -11,7 +11,7 @@ from bert_lightning.runs.record import FINISHED
 from bert_lightning.runs.status import ending_of
 from bert_lightning.studies.comparison import Run, read_run
 from bert_lightning.studies.record import NAME as STUDY
-from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.record import OTHER_SETTINGS, STALE, RecordedRun, StudyRecord
 from bert_lightning.studies.run_folders import run_folders
 from bert_lightning.wording import first_line
 
@@ -24,8 +24,8 @@ class FoundRun:
         directory: its run directory. It may not exist yet.
         seed: its seed; 0 if it cannot be read.
         state: `finished` if its results count. Otherwise `failed`, `interrupted`, `unfinished` (still training, or
-            killed) or `damaged`. In a study also `waiting`, `running`, `pruned` or `blocked`, as in the record, or
-            `missing` if its directory is gone.
+            killed) or `damaged`. In a study also `waiting`, `running`, `pruned` or `blocked`, as in the record,
+            `stale` if its directory holds the result of other weights or settings, or `missing` if it is gone.
         message: why it has not finished, on one line; empty if that is not recorded.
         run: its content; None if it cannot be read.
         recorded: its entry in the record of a study; None if it belongs to none.
@@ -167,10 +167,10 @@ def _state(manifest: Mapping[str, object]) -> tuple[str, str]:
 
 def _read_study(folder: Path) -> FoundStudy:
     record = StudyRecord.read(folder)
-    return FoundStudy(folder, record, [_of_record(folder, recorded) for recorded in record.runs])
+    return FoundStudy(folder, record, [run_of_record(folder, recorded) for recorded in record.runs])
 
 
-def _of_record(folder: Path, recorded: RecordedRun) -> FoundRun:
+def run_of_record(folder: Path, recorded: RecordedRun) -> FoundRun:
     """Read a run that the record of a study names. Its own manifest decides whether it has finished."""
     directory = RunDirectory(folder / recorded.directory)
     state: str = recorded.state
@@ -180,6 +180,8 @@ def _of_record(folder: Path, recorded: RecordedRun) -> FoundRun:
             state, message = "missing", f"{directory.path} is no longer there"
         return FoundRun(directory, recorded.seed, state, message, None, recorded)
     own = found_run(directory)
+    if state == "failed" and recorded.message in (STALE, OTHER_SETTINGS):
+        return FoundRun(directory, recorded.seed, "stale", message, own.run, recorded)
     if is_done(own):
         return FoundRun(directory, recorded.seed, FINISHED, "", own.run, recorded)
     if state in (FINISHED, "waiting"):

@@ -9,7 +9,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.lock import lock_holder
 from bert_lightning.runs.status import RunStatus, read_status
 from bert_lightning.studies.record import NAME as STUDY
-from bert_lightning.studies.record import SWEEP, RecordedRun, StudyRecord
+from bert_lightning.studies.record import OTHER_SETTINGS, STALE, SWEEP, RecordedRun, StudyRecord
 from bert_lightning.studies.run_folders import run_folders
 
 DEFAULT_FOLDERS = (Path("runs"), Path("studies"))
@@ -99,6 +99,8 @@ def _recorded_status(folder: Path, run: RecordedRun, works: bool) -> RunStatus:
         status = replace(status, seed=run.seed, log=log if log.is_file() else None)
     elif run.state == "pruned" and status.state != "running":
         status = replace(status, state="pruned", message=message)
+    elif run.state == "failed" and run.message in (STALE, OTHER_SETTINGS):
+        status = replace(status, state="failed", message=message)
     elif run.state in ("failed", "blocked") and status.state in ("killed", "damaged"):
         # If a process crashed, or ended before it wrote anything, only the record has its exit status.
         status = replace(status, state=run.state, message=message or status.message)

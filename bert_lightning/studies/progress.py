@@ -7,13 +7,11 @@ from pathlib import Path
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.finished_checkpoints import reduce_finished
 from bert_lightning.studies.plan import PlannedRun
-from bert_lightning.studies.record import RecordedRun, State, StudyRecord
+from bert_lightning.studies.record import OTHER_SETTINGS, STALE, RecordedRun, State, StudyRecord
 from bert_lightning.studies.states import Directories, current, has_other_start
 
 # The states of runs that can start as soon as their upstream runs have finished.
 TO_DO: tuple[State, ...] = ("waiting", "interrupted", "running")
-STALE = "stale: the run that it starts from was trained again, with other weights"
-_OTHER = "its directory holds a run with other settings"
 # A run whose upstream run is in one of these states cannot start.
 _BLOCKING: tuple[State, ...] = ("failed", "blocked")
 
@@ -44,13 +42,13 @@ class Progress:
             directory = self.directories[run]
             self.runs[run] = current(run, folder, directory, known.get(directory))
         for run, recorded in list(self.runs.items()):
-            # A directory in the last record was compared when it was added. One that differed is compared again.
+            # A directory in the last record was compared when it was added. One that did not count is compared again.
             last = known.get(recorded.directory)
-            was_other = last is not None and last.message == _OTHER
-            if (last is None or was_other) and self.directories.is_other_run(run):
-                self.runs[run] = replace(recorded, state="failed", message=_OTHER)
-            elif was_other:
-                self.runs[run] = current(run, folder, recorded.directory, None)
+            was_unusable = last is not None and last.message in (OTHER_SETTINGS, STALE)
+            if was_unusable:
+                self.runs[run] = recorded = current(run, folder, recorded.directory, None)
+            if (last is None or was_unusable) and self.directories.is_other_run(run):
+                self.runs[run] = replace(recorded, state="failed", message=OTHER_SETTINGS)
             elif self._is_stale(run):
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
         self._seeds = list(dict.fromkeys(run.seed for run in plan))
@@ -101,12 +99,13 @@ class Progress:
     def retry_failed(self) -> None:
         """Let failed runs train again, from their last checkpoint.
 
-        Stale runs, and runs whose directory holds other settings, start over: their old directory is renamed.
+        Stale runs, failed runs that started from other weights than their upstream runs have now, and runs whose
+        directory holds other settings start over: their old directory is renamed.
         """
         for run, recorded in self.chosen.items():
             if recorded.state != "failed":
                 continue
-            if recorded.message in (STALE, _OTHER):
+            if recorded.message in (STALE, OTHER_SETTINGS) or self._has_other_start(run):
                 _set_aside(self.folder / recorded.directory)
                 self.directories.start_over(run)
                 recorded = run.recorded()
@@ -126,14 +125,19 @@ class Progress:
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
 
     def _is_stale(self, run: PlannedRun) -> bool:
-        if self.runs[run].state not in ("finished", "interrupted"):
-            return False
+        return self.runs[run].state in ("finished", "interrupted") and self._has_other_start(run)
+
+    def _has_other_start(self, run: PlannedRun) -> bool:
+        """Return whether a run started from other weights than those of its upstream runs, if these have finished."""
         if any(self.runs[upstream].state != "finished" for upstream in run.upstreams.values()):
             return False
         return has_other_start(run, self.directories)
 
 
 def _set_aside(directory: Path) -> None:
+    """Rename a run directory, if it is there."""
+    if not directory.exists():
+        return
     number = 1
     while (aside := directory.with_name(f"{directory.name}-aside-{number}")).exists():
         number += 1

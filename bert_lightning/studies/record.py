@@ -12,9 +12,13 @@ from bert_lightning.config.published import Published
 from bert_lightning.errors import InputError
 
 NAME = "study.json"
-SWEEP = "sweep.yaml"
-"""Name of the file that defines the sweep of a study, for the agents of W&B."""
+SUBMITIT, SWEEP, SWEEP_ARMS, DATABASE = "submitit", "sweep.yaml", "sweep", "search.db"
+"""Names of what may be next to it: jobs of a cluster, a sweep of W&B with its arms, trials of a search."""
 FORMAT = 1
+
+# Messages of runs whose directories hold a result that does not count. Records hold them, so they stay as they are.
+STALE = "stale: the run that it starts from was trained again, with other weights"
+OTHER_SETTINGS = "its directory holds a run with other settings"
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted", "pruned", "blocked"]
 """State of a run.

@@ -180,13 +180,12 @@ def _of_pair(
 ) -> Answer:
     """Answer from differences between runs with the same seed, or from the runs of both arms if seeds differ."""
     name = f"{label} against {baseline}"
-    deviations = [_deviation([*scores.values()]) for scores in (ours, theirs)]
-    variances = [each**2 for each in deviations if each is not None]
-    mean = (sum(variances) / len(variances)) ** 0.5 if variances else None
-    degrees = sum(
-        len(scores) - 1 for scores, each in zip((ours, theirs), deviations, strict=True) if each is not None
-    )
-    apart = _answer(question, name, False, min(len(ours), len(theirs)), mean, degrees)
+    arms = [(len(scores) - 1, _deviation([*scores.values()])) for scores in (ours, theirs)]
+    weighted = [(degrees, deviation**2) for degrees, deviation in arms if deviation is not None]
+    degrees = sum(degrees for degrees, _ in weighted)
+    # Only with these weights is the interval of the pooled variance that of a chi-square distribution.
+    pooled = (sum(each * variance for each, variance in weighted) / degrees) ** 0.5 if degrees else None
+    apart = _answer(question, name, False, min(len(ours), len(theirs)), pooled, degrees)
     if ours.keys() != theirs.keys():
         return apart
     values = [ours[seed] - theirs[seed] for seed in ours]

@@ -12,7 +12,7 @@ from bert_lightning.config.extensions import options_that_allow
 from bert_lightning.cores import usable_cores
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory, choose_directory
-from bert_lightning.studies.comparison import group_runs, read_run
+from bert_lightning.studies.comparison import Group, read_run
 from bert_lightning.studies.processes import Processes, with_cores
 from bert_lightning.training.signals import EXIT_STATUS
 
@@ -125,8 +125,9 @@ def summary_lines(runs: Sequence[SeedRun], num_seeds: int) -> list[str]:
     lines += [f"seed {run.seed} failed (status {run.status}): {run.directory.path}" for run in runs if run.status]
     if not finished:
         return lines
-    # Runs of one experiment differ only in their seed, so they are one group.
-    [group] = group_runs([read_run(run.directory.path) for run in finished])
+    # They are one group, even if settings without effect on the result have changed between the sessions.
+    members = [read_run(run.directory.path) for run in finished]
+    group = Group("", members[0].task, members, {})
     rows = [("", "mean ± sd", "n", "min", "max")]
     for name, score in sorted(group.summary().items()):
         rows.append((name, str(score), str(score.num), f"{score.minimum:.4f}", f"{score.maximum:.4f}"))

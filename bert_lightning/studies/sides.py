@@ -1,6 +1,7 @@
 """One side of a comparison, named by a path: a run, a folder of runs with several seeds, or an arm of a study."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.comparison import Run, group_runs, read_run
-from bert_lightning.studies.found_runs import found_run
+from bert_lightning.studies.found_runs import FoundRun, found_run, run_of_record
 from bert_lightning.studies.record import RecordedRun, StudyRecord
 from bert_lightning.studies.run_folders import run_folders
 from bert_lightning.studies.seed_groups import by_seed, finished_runs
@@ -68,7 +69,7 @@ def _of_folder(path: Path) -> Side:
         raise InputError(
             f"{path} holds no run: name a run directory, a folder of runs with several seeds, or STUDY/ARM"
         )
-    return _side(path, folders)
+    return _side(path, [found_run(RunDirectory(folder)) for folder in folders])
 
 
 def _of_arm(path: Path, folder: Path, name: str, record: StudyRecord) -> Side:
@@ -96,12 +97,12 @@ def _of_arm(path: Path, folder: Path, name: str, record: StudyRecord) -> Side:
     if not matching:
         names = dict.fromkeys((*arms, *(full.partition("/")[2] for full in arms)))
         raise InputError(f"{path}: the study {folder} has no arm {name!r}{nearest(name, names)}")
-    return _side(path, [folder / run.directory for run in arms[matching[0]]])
+    return _side(path, [run_of_record(folder, run) for run in arms[matching[0]]])
 
 
-def _side(path: Path, folders: list[Path]) -> Side:
-    """Read the runs of one arm. A note names each run that is left out: unfinished, or a repeated seed."""
-    finished, notes = finished_runs(found_run(RunDirectory(folder)) for folder in folders)
+def _side(path: Path, found: Sequence[FoundRun]) -> Side:
+    """Make a side of the runs of one arm. A note names each run that is left out: unfinished, or a repeated seed."""
+    finished, notes = finished_runs(found)
     if not finished:
         raise InputError(f"{path}: no run has finished")
     groups = group_runs(finished)

@@ -146,13 +146,13 @@ class _Reader:
             place: Place = ("sequence", number)
             values = {"base": entry} if isinstance(entry, str) else self._mapping(entry, place)
             self._check_keys(values, _TASK_KEYS, place)
-            name = values.get("task", Path(str(values.get("base", ""))).stem)
+            name = str(values.get("task", Path(str(values.get("base", ""))).stem))
             if name in names:
                 self._fail(f"sequence has the task {name!r} twice: each needs a name of its own (task)", *place)
             section = {key: value for key, value in values.items() if key != "task"}
             start = dict.fromkeys((_START, PREVIOUS), names[-1]) if names else None
-            stage = self._stage(str(name), {**section, "from": start}, base, overrides, place)
-            names.append(str(name))
+            stage = self._stage(name, {**section, "from": start}, base, overrides, place)
+            names.append(name)
             # `model.size` is only for the first task: the others start from the model of the previous task.
             starts = {_SIZE: None} if start is not None else {}
             own = {**overrides, **starts, **stage.overrides, TASK: name}

@@ -15,12 +15,10 @@ from bert_lightning.runs.directory import RUNS_VARIABLE
 from bert_lightning.studies.ablation import check_number, folder_of, locked, new_record, record_in
 from bert_lightning.studies.plan import RUNS, PlannedRun, plan_runs
 from bert_lightning.studies.progress import Progress
-from bert_lightning.studies.record import SWEEP
+from bert_lightning.studies.record import SWEEP, SWEEP_ARMS
 from bert_lightning.studies.study_file import Study, read_study
 from bert_lightning.wording import count
 
-# The definition, and the folder with an experiment file per arm.
-ARMS = "sweep"
 _GOALS = {"max": "maximize", "min": "minimize"}
 
 
@@ -56,7 +54,7 @@ def write_sweep(
         record = new_record(described, before)
         runs = (*Progress(folder, plan, before).recorded(), *record.runs)
         replace(record, runs=runs).write(folder)
-        files = _write_arms(folder / ARMS, plan)
+        files = _write_arms(folder / SWEEP_ARMS, plan)
         definition = _definition(described, folder, files, plan, allow_modules)
         comment = f"# {described.question}\n" if described.question else ""
         text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=118)

@@ -12,6 +12,15 @@ def read(path: Path) -> list[dict[str, Any]]:
     return _rows(path.read_bytes()) if path.is_file() else []
 
 
+def damaged_line(path: Path) -> int | None:
+    """Return the number of the first line that holds no row, from 1; None if all do.
+
+    The last line does not count if it has no line end, because a kill may have cut it short.
+    """
+    *lines, _ = path.read_bytes().split(b"\n")
+    return next((number for number, line in enumerate(lines, 1) if line.strip() and not _rows(line)), None)
+
+
 def read_last(path: Path, num_bytes: int) -> list[dict[str, Any]]:
     """Return the complete rows among the last bytes, so that a long file costs no more than a short one."""
     if not path.is_file():

@@ -13,7 +13,9 @@ from bert_lightning.errors import InputError
 from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.tabulation import tabulate
 from bert_lightning.studies.found_runs import find_runs
-from bert_lightning.studies.record import Compare, StudyRecord
+from bert_lightning.studies.overview import overview
+from bert_lightning.studies.record import OTHER_SETTINGS, STALE, Compare, StudyRecord
+from bert_lightning.studies.sides import side_of
 from tests.support.run_directories import write_arms, write_run, write_study
 
 BASE = {1: 0.80, 2: 0.81, 3: 0.79, 4: 0.80, 5: 0.82}
@@ -229,6 +231,18 @@ def test_runs_of_a_study_that_have_not_finished_are_named_with_their_last_messag
     }
 
 
+@pytest.mark.parametrize("message", [STALE, OTHER_SETTINGS])
+def test_a_run_whose_result_does_not_count_is_in_no_table_and_in_no_comparison(tmp_path, message):
+    study = write_study(tmp_path / "s", {"adamw": BASE, "muon": OURS}, states={("muon", 2): ("failed", message)})
+    table = table_of(study)
+    [absent] = table.missing
+    assert (absent.arm, absent.seed, absent.state, absent.message) == ("muon", 2, "stale", message)
+    assert cells(table)["muon"].n == len(OURS) - 1
+    assert table.failures == {}, "it is no failure of its training"
+    assert [run.seed for run in side_of(study / "muon").runs] == [seed for seed in OURS if seed != 2]
+    assert [run.seed for run in overview([study]).failed()] == [2]
+
+
 def test_folders_lead_to_their_runs_and_only_finished_ones_count(tmp_path):
     write_arms(tmp_path / "all", {"adamw": BASE})
     write_run(
@@ -335,6 +349,16 @@ def test_a_damaged_run_in_a_folder_is_named_and_costs_no_other(tmp_path):
     assert "row 1 is damaged" in absent.message
     with pytest.raises(InputError, match="row 1 is damaged"):
         results_of(run)
+    rows = [
+        '{"step": 1, "time": 1, "val/accuracy": 0.5}',
+        '{"step": 2, "time": 2, "val/acc\0racy": 0.9',
+        '{"step": 2}',
+    ]
+    (run / "metrics.jsonl").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is damaged"):
+        results_of(run)
+    (run / "metrics.jsonl").write_text(f"{rows[0]}\n{rows[1]}")
+    assert results_of(run).tables, "a kill may have cut the last line short"
 
 
 def test_published_figures_stand_beside_the_mean_with_their_tolerance(tmp_path):
@@ -366,6 +390,10 @@ def test_the_metrics_of_a_study_are_those_that_it_compares_unless_others_are_nam
             file.write('{"step": 40, "val/loss": 1}\n')
     assert [metric.name for metric in table_of(study).metrics] == ["val/accuracy"]
     assert [metric.name for metric in table_of(study, metrics=["val/loss"]).metrics] == ["val/loss"]
+    wrong = write_study(tmp_path / "w", {"adamw": BASE}, compare=Compare(metric=("val/acuracy",)))
+    with pytest.raises(InputError, match=r"w: compare\.metric is 'val/acuracy', but .*; did you mean 'val/accuracy'"):
+        table_of(wrong)
+    assert [metric.name for metric in table_of(wrong, metrics=["val/accuracy"]).metrics] == ["val/accuracy"]
 
 
 def test_the_winner_of_a_search_stands_apart_from_the_trials_with_its_budget_and_its_optimism(tmp_path):

@@ -69,8 +69,8 @@ def test_with_other_seeds_the_runs_of_both_arms_decide(tmp_path):
     other = {seed + 10: score for seed, score in HIGH.items() if seed < 5}
     paths = [arm(tmp_path / "low", LOW, 0.1), arm(tmp_path / "high", other, 0.2)]
     [answer] = seeds_for_difference(paths, 0.03, power=0.9, alpha=0.01).pairs
-    variances = [np.var([*scores.values()], ddof=1) for scores in (LOW, other)]
-    deviation = np.mean(variances) ** 0.5
+    squares = [np.var([*scores.values()], ddof=1) * (len(scores) - 1) for scores in (LOW, other)]
+    deviation = (sum(squares) / (len(LOW) + len(other) - 2)) ** 0.5
     assert (answer.paired, answer.num) == (False, 4)
     assert answer.deviation == pytest.approx(deviation)
     assert answer.interval[1] == pytest.approx(deviation * (7 / scipy.stats.chi2.ppf(0.025, 7)) ** 0.5)

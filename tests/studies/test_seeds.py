@@ -16,6 +16,7 @@ from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies import processes, seeds
+from tests.support.made_runs import make_run, row
 from tests.support.task_data import tiny_classification
 
 
@@ -25,6 +26,18 @@ def config(tables, tokenizer, tmp_path, monkeypatch) -> Path:
     values = {**tiny_classification(tables, tokenizer, tmp_path), "experiment": "seeds"}
     Path("experiment.yaml").write_text(yaml.safe_dump(values))
     return Path("experiment.yaml")
+
+
+def test_a_summary_covers_seeds_whose_settings_without_effect_differ(tmp_path):
+    runs = []
+    for seed, workers in ((1, 0), (2, 3)):
+        folder = tmp_path / str(seed)
+        rows = [row(1, 1, val_accuracy=seed / 4)]
+        make_run(folder, rows=rows, config={"seed_everything": seed, "data": {"num_workers": workers}}, seed=seed)
+        runs.append(seeds.SeedRun(seed, RunDirectory(folder), 0))
+    first, *_, last = seeds.summary_lines(runs, 2)
+    assert first == "2 of 2 seeds finished"
+    assert "0.3750" in last
 
 
 @pytest.fixture

@@ -90,6 +90,10 @@ def test_overrides_of_the_study_hold_for_all_tasks_and_those_of_a_task_win(folde
     ("changed", "message"),
     [
         ({"sequence": ["topics.yaml", "topics.yaml"]}, "line 4: sequence has the task 'topics' twice: each needs"),
+        (
+            {"sequence": [{"task": 1, "base": "topics.yaml"}, {"task": "1", "base": "topics.yaml"}]},
+            "sequence has the task '1' twice",
+        ),
         ({"sequence": "topics.yaml"}, "sequence is a list of tasks, each an experiment file or keys with a task"),
         ({"sequence": []}, "sequence is a list of tasks"),
         (

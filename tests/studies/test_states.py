@@ -15,8 +15,8 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.estimates import logged_step
 from bert_lightning.studies.plan import plan_runs
-from bert_lightning.studies.progress import STALE, Progress
-from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.progress import Progress
+from bert_lightning.studies.record import STALE, RecordedRun, StudyRecord
 from bert_lightning.studies.states import after_process
 from bert_lightning.studies.study_file import read_study
 from tests.support.studies import write_experiments, write_study
@@ -165,11 +165,25 @@ def test_runs_whose_upstream_was_trained_again_with_other_weights_are_stale(home
     assert Progress(folder, runs, None).runs[run].state == "finished"
     directory.update_manifest(data={"model": "0" * 64})
     stale = Progress(folder, runs, None)
-    assert (stale.runs[run].state, stale.runs[run].message) == ("failed", STALE)
+    found = stale.runs[run]
+    assert (found.state, found.message) == ("failed", STALE)
     stale.retry_failed()
     assert stale.runs[run].state == "waiting"
     assert not directory.path.exists()
     assert RunDirectory(f"{directory.path}-aside-1").exists
+    # The command may be killed now, before it writes the record.
+    before = StudyRecord("nsp", "", "", "0", (), (stale.recorded()[0], found))
+    again = Progress(folder, runs, before)
+    assert again.runs[run].state == "waiting"
+    again.runs[run] = found
+    again.retry_failed()
+    assert again.runs[run].state == "waiting"
+    # A run that failed after such a start could not resume either.
+    directory = begin(run, ended="failed", data={"model": "0" * 64}, **TIMES)
+    failed = Progress(folder, runs, None)
+    assert failed.runs[run].state == "failed"
+    failed.retry_failed()
+    assert (failed.runs[run].state, directory.path.exists()) == ("waiting", False)
 
 
 def test_a_stale_run_that_was_found_under_another_name_starts_over_in_its_own_directory():

@@ -92,6 +92,8 @@ def test_ablate_takes_the_runs_of_workers_into_the_study(study, monkeypatch, cap
     [
         ([], "study.yaml: line 11: a W&B sweep cannot make a stage wait for another one"),
         (["--jobs", "2"], "--jobs does nothing with --launcher wandb"),
+        (["--retry-failed"], "--retry-failed does nothing with --launcher wandb, which trains nothing"),
+        (["--retry-failed", "--dry-run"], "--retry-failed does nothing with --dry-run, which changes nothing"),
         (["--submitit.timeout", "3"], "--submitit.timeout does nothing without --launcher submitit"),
         (["--optimizer.name", "adamw"], "unexpected argument '--optimizer.name'"),
     ],

@@ -25,6 +25,7 @@ class ArmSearch:
         space: what it varies.
         database: where it keeps its trials.
         progress: the runs of the search.
+        upstreams: the upstream runs that were planned, which all arms share.
         say: receives messages about the trials.
     """
 
@@ -35,11 +36,12 @@ class ArmSearch:
         space: Space,
         database: Database,
         progress: SearchProgress,
+        upstreams: dict[tuple[str, str, int], PlannedRun],
         say: Callable[[str], None],
     ) -> None:
         self.arm, self._settings, self._database = arm, settings, database
         self._progress, self._say = progress, say
-        self._upstreams: dict[tuple[str, str, int], PlannedRun] = {}
+        self._upstreams = upstreams
         self._fresh: list[PlannedRun] | None = None
         self._fresh_scores: dict[int, float] = {}
         deadline = time.monotonic() + settings.timeout_seconds if settings.timeout_seconds is not None else None

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bert_lightning.errors import InputError, WorkError
+from bert_lightning.studies.record import DATABASE
 from bert_lightning.studies.search.drawing import Draw
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-NAME = "search.db"
 # Names of optuna's user attributes: one of the search, and three of each trial.
 _SETTINGS = "bert_lightning"
 DIRECTORIES = "directories"
@@ -62,6 +62,9 @@ class Database:
             if self.name not in optuna.study.get_all_study_names(self._storage):
                 return None
             noted = self._study.user_attrs.get(_SETTINGS)
+            if noted is None and not self._study.user_attrs and not self._study.get_trials(deepcopy=False):
+                # The command that made it was killed before it stored the settings.
+                return None
         if not isinstance(noted, str):
             raise InputError(
                 f"{self._shown} holds a search {self.name!r} of another program: choose another database, or another "
@@ -180,7 +183,7 @@ class Database:
 
 def default_url(folder: Path) -> str:
     """Return the URL of the default database, a file in the folder of the study."""
-    return f"sqlite:///{folder / NAME}"
+    return f"sqlite:///{folder / DATABASE}"
 
 
 def check_file(url: str) -> None:

@@ -33,8 +33,8 @@ class PairedPruner(BasePruner):
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         gains = [sign * (trial.intermediate_values[seed] - best.intermediate_values[seed]) for seed in seeds]
         if len(set(gains)) == 1:
-            # If all differences are equal, t is infinite or undefined.
-            return gains[0] < 0
+            # Equal differences have no spread, so there is no t test. On a small data set they are common.
+            return False
         return bool(ttest_1samp(gains, 0.0, alternative="less").pvalue < self._p)
 
 

@@ -75,8 +75,8 @@ class SearchProgress(Progress):
         wanted = [each for course in self.courses for run in course.step() for each in [*_chain(run), run]]
         chosen = dict.fromkeys(self._first[self.runs[run].directory] for run in wanted)
         self._wanted = {self.runs[run].directory for run in chosen}
-        for run, recorded in self.runs.items():
-            if recorded.state == "running" and run not in chosen:
+        for recorded in self.runs.values():
+            if recorded.state == "running" and recorded.directory not in self._wanted:
                 # The signal is repeated at each call, because a process that has just started may miss it.
                 signal_run(self.folder / recorded.directory, signal.SIGUSR1)
         return [

@@ -16,6 +16,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.studies.ablation import folder_of, local_launcher, locked, new_record, record_in
 from bert_lightning.studies.comparison import flattened
 from bert_lightning.studies.launchers import Launcher, LocalLauncher
+from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.record import StudyRecord
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
 from bert_lightning.studies.search.arm_search import ArmSearch, in_words
@@ -106,10 +107,11 @@ def search(
             replace(record, search=None).write(folder)
         progress = SearchProgress(folder, before, described.settings.metric, retry_failed)
         courses = []
+        upstreams: dict[tuple[str, str, int], PlannedRun] = {}
         for arm, space in described.arms:
             database = Database(url, arm.name)
             settings = _begun(described, arm, space, database, jobs, known, is_own=storage is None)
-            courses.append(ArmSearch(arm, settings, space, database, progress, reporter.line))
+            courses.append(ArmSearch(arm, settings, space, database, progress, upstreams, reporter.line))
         progress.courses = courses
         assert record.search is not None, "made above"
         record.search["at_once"] = courses[0].at_once

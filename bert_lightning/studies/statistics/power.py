@@ -148,7 +148,8 @@ def deviation_interval(deviation: float, degrees: int, level: float = 0.95) -> t
     times the estimate.
 
     Args:
-        deviation: the estimate. For two arms, it is the square root of their mean variance.
+        deviation: the estimate. For two arms, it is the square root of their variances' mean, with
+            the weights n - 1.
         degrees: degrees of freedom of the estimate: n - 1 for n runs of one arm or n pairs, n - 2 for two arms with n
             runs together.
         level: confidence level.

@@ -45,7 +45,7 @@ def test_outcomes_and_settings_are_there_for_the_next_session(tmp_path):
 
 def damaged(path: Path) -> None:
     begun(path.parent)
-    (path.parent / module.NAME).rename(path)
+    (path.parent / module.DATABASE).rename(path)
     content = bytearray(path.read_bytes())
     content[5000:60000] = b"\7" * 55000
     path.write_bytes(content)
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_database_of_a_search_is_refused_and_left_alone(tmp_pa
 def test_a_locked_database_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 0.01)
     begun(tmp_path)
-    other = sqlite3.connect(tmp_path / module.NAME, isolation_level=None)
+    other = sqlite3.connect(tmp_path / module.DATABASE, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(InputError, match="locked by another program"):
         Database(default_url(tmp_path), "try")
@@ -90,7 +90,9 @@ def test_a_locked_database_is_refused(tmp_path, monkeypatch):
 
 def test_a_search_of_another_program_in_the_same_database_is_refused(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    optuna.create_study(storage=default_url(tmp_path), study_name="try")
+    made = optuna.create_study(storage=default_url(tmp_path), study_name="try")
+    assert Database(default_url(tmp_path), "try").settings is None, "as after a kill at the beginning of a search"
+    made.enqueue_trial({"rate": 0.1})
     with pytest.raises(InputError, match="search 'try' of another program"):
         _ = Database(default_url(tmp_path), "try").settings
 

@@ -1,8 +1,10 @@
 """`search` from the study file to the record: kills, failures, fresh seeds, arms and refusals."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +16,14 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.config.nested import at
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.studies.ablation import record_in
 from bert_lightning.studies.launchers import Job
+from bert_lightning.studies.plan import plan_runs
 from bert_lightning.studies.record import StudyRecord
 from bert_lightning.studies.search import searching
+from bert_lightning.studies.search.progress import SearchProgress
 from bert_lightning.studies.search.searching import dry_run, is_complete, search
+from bert_lightning.studies.study_file import read_study
 from bert_lightning.training import metrics_file
 from tests.support.studies import InProcess
 from tests.support.task_data import tiny_classification
@@ -351,3 +357,40 @@ def test_the_number_of_jobs_at_the_first_call_decides_the_draws_and_later_ones_d
     assert searched(study({"trials": 6}), directory="wide").search["at_once"] == 4
     assert searched(study({"trials": 6, "at_once": 4}), directory="named").search["arms"] == wide.search["arms"]
     assert searched(study({"trials": 6}), directory="narrow").search["arms"] != wide.search["arms"]
+
+
+def test_a_run_that_another_trial_needs_too_is_not_stopped(values, monkeypatch):
+    described = read_study(study({"trials": 2}))
+    [first], [second] = (plan_runs(dataclasses.replace(described, seeds=(1,))) for _ in range(2))
+    assert first is not second
+    progress = SearchProgress(Path("studies/rates"), None, "val/accuracy")
+    progress.add([first], 0)
+    progress.add([second], 1)
+    progress.courses = [SimpleNamespace(step=lambda: [second])]
+    for run in (first, second):
+        progress.runs[run] = dataclasses.replace(progress.runs[run], state="running")
+    stopped = []
+    monkeypatch.setattr("bert_lightning.studies.search.progress.signal_run", lambda path, _: stopped.append(path))
+    progress.startable()
+    assert stopped == []
+    progress.courses = [SimpleNamespace(step=list)]
+    progress.startable()
+    assert {path.name for path in stopped} == {Path(progress.directory(first)).name}
+
+
+def test_searched_arms_share_their_upstream_runs(values):
+    after = {"from": "before", "overrides": {"model.size": None}, "axes": [{"optimizer.name": ["adamw", "sgd"]}]}
+    searched_keys = {"trials": 1, "confirm_seeds": 1, "stage": "after"}
+    record = searched(study(searched_keys, stages={"before": {}, "after": after}))
+    directories = [run.directory for run in record.runs if run.stage == "before"]
+    assert len(directories) == len(set(directories))
+
+
+def test_a_study_whose_record_is_lost_goes_on_beside_the_files_of_our_commands(values):
+    path = study({"trials": 1, "confirm_seeds": 1})
+    searched(path)
+    folder = Path("studies/rates")
+    (folder / "study.json").rename(folder / "study.json.damaged")
+    (folder / "submitit").mkdir()
+    (folder / "sweep.yaml").touch()
+    assert record_in(folder, read_study(path)) is None
