@@ -36,7 +36,8 @@ def check_sequence(experiment: Any, spec: TaskSpec, tables: Tables, faults: list
             )
         )
     for name, data in tasks.items():
-        if data.validation is None and (data.standard is None or "validation" not in data.standard.splits):
+        of_standard = data.standard is not None and "validation" in data.standard.splits
+        if data.validation is None and not of_standard and getattr(data, "validation_per_class", None) is None:
             faults.append(
                 ("sequence.tasks", f"sequence.tasks: {name} has no data.validation, on which every run is scored")
             )

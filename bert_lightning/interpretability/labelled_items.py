@@ -209,8 +209,9 @@ def _settings(
     if read.task not in PROBED_TASKS:
         known = " and ".join(name for name in TASKS if name in PROBED_TASKS)
         raise InputError(f"task is {read.task}; a probe needs one label per text or word, which {known} have")
-    # The checkpoint's tokenizer reads the data.
-    return read.task, replace(with_seed_of_split(read.data, read.seed_everything), tokenizer=None)
+    # The checkpoint's tokenizer reads the data, and a word has one label, also for a run that trained on all pieces.
+    data = replace(with_seed_of_split(read.data, read.seed_everything), tokenizer=None)
+    return read.task, replace(data, label_all_pieces=False) if hasattr(data, "label_all_pieces") else data
 
 
 def _drawn(items: LabelledItems, max_items: int, seed: int) -> LabelledItems:

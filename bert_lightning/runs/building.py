@@ -217,12 +217,13 @@ def _losses_of(
     Raises:
         InputError: the settings ask for both.
     """
-    of_previous = losses_of_previous(experiment, task, previous, sequence)
-    if of_previous is not None and distillation.losses is not None:
+    settings, remembers = experiment.distillation, experiment.sequence is not None and experiment.continual.remembers
+    if remembers and settings is not None and settings.has_effect:
         raise InputError(
             f"continual.name {name_in(CONTINUAL_METHODS, type(experiment.continual))} and distillation both train on "
             "the predictions of another model: use one of them"
         )
+    of_previous = losses_of_previous(experiment, task, previous, sequence)
     return distillation.losses if of_previous is None else of_previous
 
 

@@ -149,7 +149,8 @@ def read_previous(experiment: Experiment) -> Previous | None:
     fingerprints = {"previous": checkpoint.provenance.digest}
     information = None
     if method.keeps_information:
-        information, fingerprints["information"] = _read_information(directory, name)
+        weights = checkpoint.provenance.digest
+        information, fingerprints["information"] = _read_information(directory, name, weights)
     return Previous(directory.path, checkpoint if method.remembers else None, information, fingerprints)
 
 
@@ -183,7 +184,12 @@ def refuse_itself(experiment: Experiment, directory: RunDirectory) -> None:
         raise InputError(f"sequence.previous is {sequence.previous}, the run itself: it would wait for itself")
 
 
-def _read_information(directory: RunDirectory, name: str) -> tuple[dict[str, Tensor], str]:
+def _read_information(directory: RunDirectory, name: str, weights: str) -> tuple[dict[str, Tensor], str]:
+    """Read what a run kept of its weights, and return it with its SHA-256.
+
+    Raises:
+        InputError: it is missing, damaged, or of other weights than those with the SHA-256 `weights`.
+    """
     path = directory.path / INFORMATION
     if not path.is_file():
         raise InputError(
@@ -199,6 +205,10 @@ def _read_information(directory: RunDirectory, name: str) -> tuple[dict[str, Ten
     digest = weights_digest(tensors)
     if digest != metadata.get(_DIGEST):
         raise InputError(f"{path}: damaged: its values are not those that were written")
+    if metadata.get(_WEIGHTS) != weights:
+        raise InputError(
+            f"{path} was made of other weights than those of {directory.path}: end the training of that task first"
+        )
     return tensors, digest
 
 
@@ -211,6 +221,12 @@ def replay(experiment: Experiment, data: Any, sequence: SequenceData) -> None:
     method, names = experiment.continual, sequence.sequence.names
     if not method.replays:
         return
+    if getattr(sequence.own, "demonstrations", False):
+        name = name_in(CONTINUAL_METHODS, type(method))
+        raise InputError(
+            f"continual.name {name} replays examples of other tasks, which cannot "
+            "be combined with data.demonstrations"
+        )
     num_own = len(data.splits["train"].examples)
     counts = {
         name: num_own if name == sequence.sequence.task else len(sequence.training_examples(name)) for name in names
@@ -312,5 +328,5 @@ def losses_of_previous(
     if sequence.sequence.labels == "shared":
         shared = sorted({number for group in groups for number in group})
         groups = [shared] if shared and len(shared) < len(sequence.labels) else []
-    usable = groups if _kind(sequence.own) in (None, "single-label") and any(groups) else None
+    usable = groups if _kind(sequence.own) != "regression" and any(groups) else None
     return experiment.continual.losses(task, previous=before, groups=usable)

@@ -1,16 +1,33 @@
 """Several teachers of one student, each of which reads texts in a form of its own."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
 
+from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.model_parts import register_parts_of
 from bert_lightning.errors import InputError
+from bert_lightning.model.pretrained import config_of
 from bert_lightning.tasks.rebuilding import task_of
+from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
+
+# The end of the name of a fingerprint. Manifests of earlier versions lack it.
+SETTINGS = ": settings"
+
+
+def meaning_of(checkpoint: Checkpoint, task: Task) -> str:
+    """Return what decides the outputs of a teacher besides its weights, as text."""
+    # Class weights change the losses of the student, and not what the teacher computes.
+    settings = {name: value for name, value in task.task_settings.items() if name != "class_weights"}
+    computed = {"config": asdict(config_of(checkpoint)), "tuning": checkpoint.tuning}
+    return json.dumps({**settings, **computed}, sort_keys=True, default=str)
 
 
 class Teachers(NamedTuple):
@@ -18,7 +35,7 @@ class Teachers(NamedTuple):
 
     tasks: list[TextClassificationTask]
     digests: dict[str, str]
-    """name -> SHA-256 of the weights"""
+    """name -> SHA-256 of the weights; `NAME: settings` -> that of what else decides the answers, such as a pattern"""
     shares: list[float]
     """how much each counts"""
 
@@ -66,4 +83,5 @@ def read_teachers(
             raise InputError(f"{refused}: one reads single texts, the other pairs")
         tasks.append(task.eval().requires_grad_(False))
         digests[name] = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
+        digests[f"{name}{SETTINGS}"] = hashlib.sha256(meaning_of(checkpoint, task).encode()).hexdigest()
     return Teachers(tasks, digests, [weights.get(name, 1.0) for name in paths])

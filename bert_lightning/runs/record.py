@@ -27,6 +27,7 @@ from bert_lightning.distributed.slices import whole_shape
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
+from bert_lightning.runs.ensemble_teachers import SETTINGS
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.git_state import recorded_git_state
 from bert_lightning.runs.lock import DirectoryLock
@@ -127,8 +128,11 @@ class Inputs:
         if self.start is not None and "model" in fingerprints:
             fingerprints["model"] = current_form(fingerprints["model"], self.start.tensors)
         names = [*self.fingerprints, *(name for name in fingerprints if name not in self.fingerprints)]
+        # Manifests of earlier versions identify several teachers by their weights alone.
+        names = [name for name in names if name in fingerprints or not name.endswith(SETTINGS)]
         differing = [name for name in names if fingerprints.get(name) != self.fingerprints.get(name)]
-        return ", ".join(_KINDS.get(name.partition(" ")[0], "the {} data").format(name) for name in differing)
+        owners = dict.fromkeys(name.removesuffix(SETTINGS) for name in differing)
+        return ", ".join(_KINDS.get(name.partition(" ")[0], "the {} data").format(name) for name in owners)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.errors import InputError, WorkError
+from bert_lightning.model.merging import plain
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.quantization import QUANTIZATIONS, OnnxForward, quantize
+from bert_lightning.model.tuning import saved_tuning
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.directory import processor_name
 from bert_lightning.runs.measured_forms import (
@@ -68,7 +70,9 @@ def validation_data(source: str, checkpoint: Checkpoint, rounding: Rounding) -> 
         InputError: there are none, or a key of the configuration is wrong.
     """
     share_out_cores(1)
-    return ValidationData(Path(source), checkpoint, rounding.overrides, rounding.allow_modules)
+    # A folder holds the merged weights of a tuned model, and rounding loses another part of them than of the factors.
+    written = plain(checkpoint) if saved_tuning(checkpoint).mergeable else checkpoint
+    return ValidationData(Path(source), written, rounding.overrides, rounding.allow_modules)
 
 
 def round_to_bfloat16(source: str, model: PretrainedModel, checkpoint: Checkpoint, rounding: Rounding) -> Measured:

@@ -1,6 +1,5 @@
 """The teacher of a distillation: a checkpoint that must fit the student's task, data and head."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from bert_lightning.methods.distillation.term import Term
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
 from bert_lightning.model.tuning import tune_as
-from bert_lightning.runs.ensemble_teachers import read_teachers
+from bert_lightning.runs.ensemble_teachers import meaning_of, read_teachers
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.distributions import described
@@ -278,11 +277,8 @@ def _cache(
     assert isinstance(data, FineTuningDataModule)
     assert isinstance(teacher, Task), "the settings refuse a cache without logits"
     digest = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
-    # Class weights change the losses of the student, and not what the teacher computes.
-    settings_of = {name: value for name, value in teacher.task_settings.items() if name != "class_weights"}
-    meaning = json.dumps(settings_of, sort_keys=True, default=str)
-    split = data.splits["train"]
-    return LogitCache(Path(settings.cache), split, f"{digest}\n{meaning}", experiment.trainer.precision)
+    key = f"{digest}\n{meaning_of(checkpoint, teacher)}"
+    return LogitCache(Path(settings.cache), data.splits["train"], key, experiment.trainer.precision)
 
 
 def _notes(student: Task, cache: LogitCache | None, data: StepDataModule) -> list[str]:

@@ -24,6 +24,16 @@ class Distribution(NamedTuple):
     """bool that broadcasts to `logits`: the outcomes that exist; None if all do"""
     counted: Tensor | None = None
     """(M...) bool: the items that the loss counts; None if it counts all"""
+    axis: int = -1
+    """the axis of `logits` along which the labels of the task are: -2 if each label has a distribution of its own"""
+
+    def among(self, labels: Sequence[int]) -> "Distribution":
+        """Return the distribution of one out of some of the labels, or those of some labels."""
+        kept = torch.tensor(labels, device=self.logits.device)
+        possible = self.possible
+        if possible is not None and possible.shape[self.axis] > 1:
+            possible = possible.index_select(self.axis, kept)
+        return self._replace(logits=self.logits.index_select(self.axis, kept), possible=possible)
 
 
 def one_of(logits: Tensor, possible: Tensor | None = None, counted: Tensor | None = None) -> Distribution:
@@ -33,7 +43,7 @@ def one_of(logits: Tensor, possible: Tensor | None = None, counted: Tensor | Non
 
 def each_of(logits: Tensor) -> Distribution:
     """Return the distributions of L independent outcomes per item, from scores (M..., L) for a sigmoid."""
-    return Distribution(torch.stack([torch.zeros_like(logits), logits], -1))
+    return Distribution(torch.stack([torch.zeros_like(logits), logits], -1), axis=-2)
 
 
 def numbers(values: Tensor) -> Distribution:

@@ -123,6 +123,9 @@ def test_each_word_of_a_sentence_longer_than_the_model_is_one_item(base, tmp_pat
     assert len(items.split.windows) > 2
     assert items.types == [word.lower() for word, _ in sentence]
     assert items.vectors(extractor, "first").isfinite().all()
+    keys["data"]["label_all_pieces"] = True
+    of_pieces = read_probing_data(base, extractor, keys, {}, 1000, [], 1).train
+    assert (of_pieces.types, of_pieces.labels.tolist()) == (items.types, items.labels.tolist())
 
 
 def test_a_random_encoder_has_the_architecture_but_neither_the_weights_nor_the_callers_random_state(base):

@@ -1,8 +1,10 @@
 """Several teachers that read examples in forms of their own, as in PET and iPET."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +12,17 @@ import torch
 import yaml
 
 from bert_lightning.checkpoints.native import load_native
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.errors import InputError
 from bert_lightning.methods.distillation.ensemble import EnsembleLogits, mean_logits
 from bert_lightning.methods.pseudo_labels import drawn_texts
 from bert_lightning.runs.building import build_training
+from bert_lightning.runs.ensemble_teachers import meaning_of
 from bert_lightning.runs.predictor import load
+from bert_lightning.runs.record import Inputs
+from bert_lightning.tasks.rebuilding import task_of
 from tests.support.methods import NO_DROPOUT, first_batch, maker
 from tests.support.runs import weights
 from tests.support.task_data import tiny_classification
@@ -116,6 +122,32 @@ def test_a_student_learns_what_its_teachers_say_about_texts_of_a_file_without_la
     few = build_training(maker(values)(*options, unlabelled, "--distillation.max_samples=2"), None)
     assert [each.text for each in few.data.splits["train"].examples[len(own) :]] == texts[:2]
     assert alone.data.fingerprints["train"] != setup.data.fingerprints["train"]
+
+
+def test_a_teacher_with_equal_weights_and_another_pattern_is_another_teacher(values, teachers, tmp_path, capsys):
+    found = {}
+    for name, pattern in (("same", PATTERNS["one"]), ("other", PATTERNS["two"])):
+        own = {**values, "task": "cloze", "data": {**values["data"], "pattern": pattern, "verbalizer": WORDS}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(own))
+        options = ["--trainer.max_steps=1", "--optimizer.learning_rate=0", "--run-directory", str(tmp_path / name)]
+        assert main(["fit", "--config", str(tmp_path / f"{name}.yaml"), *options]) == 0
+        options = ["--distillation.alpha=1", f"--distillation.teachers.one={tmp_path / name}"]
+        found[name] = build_training(maker(values)(*options), None).fingerprints
+    assert found["same"]["teacher one"] == found["other"]["teacher one"]
+    assert found["same"]["teacher one: settings"] != found["other"]["teacher one: settings"]
+    recorded = SimpleNamespace(read_manifest=lambda: {"data": found["same"]}, path=tmp_path)
+    Inputs(found["same"], None).check(recorded, None)
+    with pytest.raises(InputError, match=r"^the teacher one changed since"):
+        Inputs(found["other"], None).check(recorded, None)
+    earlier = {"teacher one": found["same"]["teacher one"]}
+    Inputs(found["other"], None).check(SimpleNamespace(read_manifest=lambda: {"data": earlier}, path=tmp_path), None)
+
+
+def test_what_a_teacher_computes_depends_on_its_architecture_too(teachers):
+    checkpoint = read_checkpoint(teachers["three"])
+    task = task_of(checkpoint)
+    changed = dataclasses.replace(checkpoint, config={**checkpoint.config, "hidden_act": "relu"})
+    assert meaning_of(changed, task) != meaning_of(checkpoint, task)
 
 
 def test_an_ensemble_of_one_pattern_is_that_pattern_bit_for_bit(values, teachers):

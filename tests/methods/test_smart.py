@@ -173,6 +173,19 @@ def test_they_follow_the_weights_after_each_step_as_published():
             model.weight += torch.randn(2, 3)
 
 
+def test_they_begin_anew_with_a_further_training():
+    model = nn.Linear(3, 2)
+    weights = MomentumWeights(model)
+    for _ in range(2):
+        weights.follow(model, 0, 5)
+        begun = model.weight.detach().clone()
+        assert torch.equal(weights.weight, begun)
+        with torch.no_grad():
+            model.weight += 1
+        weights.follow(model, 3, 5)
+        torch.testing.assert_close(weights.weight.detach(), 0.999 * begun + 0.001 * model.weight.detach())
+
+
 def test_they_are_kept_in_float32_and_the_model_is_restored_bit_for_bit_after_an_error():
     model = nn.Linear(3, 2).bfloat16()
     weights, before = MomentumWeights(model), model.weight.detach().clone()

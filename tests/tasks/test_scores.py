@@ -98,6 +98,7 @@ def test_a_right_answer_of_nothing_is_right_in_the_report(tokenizer, tmp_path):
         WindowScores(nothing, np.array([-9.0], dtype=np.float32), nothing, np.array([-9.0], dtype=np.float32), 9.0)
         for _ in split.windows
     ]
+    assert "squad_best_f1" in task.scores(split, outputs, split.subsets[0]), "without a Trainer"
     columns, rows = task.report(split, outputs).tables["questions"]
     shown = {row[columns.index("gold")]: (row[columns.index("exact")], row[columns.index("f1")]) for row in rows}
     assert shown.pop("") == (1.0, 1.0)

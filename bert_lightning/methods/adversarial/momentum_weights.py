@@ -46,10 +46,16 @@ class MomentumWeights(nn.Module):
 
         Args:
             model: the weights after `step` steps.
-            step: number of the steps that are done; nothing is followed before the first.
+            step: number of the steps that are done. Before the first one of a further training, the averages begin
+                anew with the present weights.
             num_steps: number of the steps of the training.
         """
-        if step == 0 or step <= int(self.num_steps):
+        done = int(self.num_steps)
+        if step == 0 and done:
+            for weight, own in self._pairs(model):
+                own.copy_(weight)
+            self.num_steps.zero_()
+        if step <= done:
             return
         beta = _EARLY if step <= _EARLY_SHARE * num_steps else _LATE
         for weight, own in self._pairs(model):

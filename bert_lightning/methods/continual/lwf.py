@@ -94,7 +94,7 @@ class RememberedLosses(ComparedLosses):
         temperature = self.settings.temperature
         if self.groups is None:
             return divergence(now, before, temperature)
-        parts = [divergence(_among(now, group), _among(before, group), temperature) for group in self.groups if group]
+        parts = [divergence(now.among(group), before.among(group), temperature) for group in self.groups if group]
         return torch.stack(parts).sum()
 
     def _remembered(self, batch: Batch) -> list[Distribution]:
@@ -108,8 +108,3 @@ class RememberedLosses(ComparedLosses):
             with torch.no_grad(), without_padding(self.previous):
                 self._last = batch, self.previous.distributions(self.previous.compute(batch), batch)
         return self._last[1]
-
-
-def _among(distribution: Distribution, labels: Sequence[int]) -> Distribution:
-    """Return the distribution of one out of some of the labels."""
-    return distribution._replace(logits=distribution.logits[..., list(labels)])

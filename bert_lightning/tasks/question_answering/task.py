@@ -189,7 +189,8 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         odds = {id: min(each.null_odds, _MAX_ODDS) for id, each in answers.items()}
         official = score_squad_v2(gold, texts, odds, 0.0)
         scores = {f"squad_{name}": float(official[key]) for key, name in _V2_NAMES.items() if key in official}
-        if self.trainer.testing:
+        # A sequence of tasks is scored after the training, without a Trainer.
+        if self._trainer is not None and self.trainer.testing:
             tuned = score_squad_v2(gold, texts, odds, self.threshold)
             scores |= {"squad_tuned_exact": tuned["exact"], "squad_tuned_f1": tuned["f1"]}
         else:

@@ -2,22 +2,25 @@
 
 import itertools
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import bert_lightning
+from bert_lightning.checkpoints.digests import weights_digest
 from bert_lightning.cli import main
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.python import recorded_metrics
 from tests.support.methods import NO_DROPOUT
 from tests.support.runs import logged, weights
-from tests.support.sequences import TASKS, after, fit_task, write_tasks
+from tests.support.sequences import TASKS, after, fit_task, values_of, write_tasks
 from tests.test_strategies import bitwise, difference
 
 OPTIONS = {
@@ -454,6 +457,27 @@ def test_a_sequence_that_waits_for_itself_is_refused(folder, data, fit, firsts, 
     run = fit("sizes", tmp_path / "run", *after(firsts("none")))
     assert fit_task(folder, "sizes", data, run, "--model.pretrained", firsts("none"), "--sequence.previous", run) == 2
     assert "the run itself: it would wait for itself" in capsys.readouterr().err
+
+
+def test_information_of_other_weights_is_refused(folder, data, firsts, tmp_path, capsys):
+    run = shutil.copytree(firsts(), tmp_path / "run", symlinks=True)
+    tensors = load_file(run / "information.safetensors")
+    save_file(tensors, run / "information.safetensors", {"digest": weights_digest(tensors), "weights": "0" * 64})
+    assert fit_task(folder, "sizes", data, tmp_path / "next", *named("ewc"), *after(run)) == 2
+    assert "information.safetensors was made of other weights than those of" in capsys.readouterr().err
+
+
+def test_two_models_to_imitate_are_refused_with_the_first_task(folder, data, firsts, tmp_path, capsys):
+    options = [*named("lwf"), f"--distillation.teacher={firsts()}"]
+    assert fit_task(folder, "topics", data, tmp_path / "run", *options) == 2
+    assert "continual.name lwf and distillation both train on the predictions of another" in capsys.readouterr().err
+
+
+def test_a_few_shot_sequence_may_take_its_validation_from_the_training_file(data):
+    few = {**data["topics"], "examples_per_class": 2, "validation_per_class": 2, "validation": None}
+    tasks = [{"name": name, "data": few} for name in ("one", "two")]
+    values = {**values_of("topics", {"topics": few}), "sequence": {"task": "one", "tasks": tasks}}
+    assert load_experiment([], [], values).sequence.names == ["one", "two"]
 
 
 @pytest.mark.slow
