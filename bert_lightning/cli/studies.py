@@ -109,6 +109,7 @@ def _ablate(options: argparse.Namespace) -> int:
     with without_collections(freeze=True):
         from bert_lightning.studies.ablation import ablate, dry_run
 
+    _check_retry(options)
     launcher = _launcher(options)
     num_jobs = 1 if options.jobs is None else options.jobs
     if options.dry_run:
@@ -136,6 +137,12 @@ def _ablate(options: argparse.Namespace) -> int:
     return OK if finished else FAILURE
 
 
+def _check_retry(options: argparse.Namespace) -> None:
+    if options.retry_failed and (options.dry_run or getattr(options, "launcher", None) == "wandb"):
+        other = "--dry-run, which changes nothing" if options.dry_run else "--launcher wandb, which trains nothing"
+        raise InputError(f"--retry-failed does nothing with {other}")
+
+
 def _launcher(options: argparse.Namespace) -> "Launcher | None":
     """Return the launcher that the options name; None for this machine, and for sweeps, which have none."""
     from bert_lightning.studies.cluster import MOST_JOBS, SubmititLauncher, submitit_parameters
@@ -149,9 +156,6 @@ def _launcher(options: argparse.Namespace) -> "Launcher | None":
         raise InputError("--stage does nothing with --launcher wandb, which needs a study of one stage")
     if options.launcher == "wandb" and options.jobs is not None:
         raise InputError("--jobs does nothing with --launcher wandb: start one worker per run to train at once")
-    if options.retry_failed and (options.dry_run or options.launcher == "wandb"):
-        other = "--dry-run, which changes nothing" if options.dry_run else "--launcher wandb, which trains nothing"
-        raise InputError(f"--retry-failed does nothing with {other}")
     return None
 
 
@@ -159,6 +163,7 @@ def _search(options: argparse.Namespace) -> int:
     with without_collections(freeze=True):
         from bert_lightning.studies.search.searching import dry_run, is_complete, search
 
+    _check_retry(options)
     file, modules = options.file, options.allow_module
     if options.dry_run:
         print(*dry_run(file, options.directory, options.jobs, options.storage, modules), sep="\n")

@@ -28,11 +28,7 @@ def attention_weights(
         raise InputError(f"attention and rollout need attention weights: {error}") from None
     finally:
         encoder.attention = before
-    if output.attentions is None:
-        name = encoder.config.attention
-        raise InputError(
-            f"attention and rollout need attention weights: the attention {name!r} takes packed sequences"
-        )
+    assert output.attentions is not None
     weights = torch.stack(output.attentions, 1).float()
     return weights / weights.sum(-1, keepdim=True)
 

@@ -41,6 +41,14 @@ _MOST_POINTS = 1024
 _MOST_TOKENS, _MOST_PAIRS = 1 << 12, 1 << 20
 
 
+# The options that only some methods use.
+_METHODS_WITH = {
+    "num_points": ("integrated-gradients",),
+    "replacement": ("integrated-gradients", "occlusion"),
+    "maps": ("attention", "rollout"),
+}
+
+
 class NotExplainedError(InputError):
     """Error of one input that cannot be explained, although others of the same model can.
 
@@ -79,6 +87,20 @@ class ExplanationSettings:
             raise InputError(f"method is {self.method!r}, which does not exist{nearest(str(self.method), METHODS)}")
         if self.replacement not in REPLACEMENTS:
             raise RefusedValue("replacement", self.replacement, f"be {one_of(REPLACEMENTS)}")
+
+
+def chosen_settings(method: str, target: str | None, **options: object) -> ExplanationSettings:
+    """Return settings with the options that are not None.
+
+    Raises:
+        InputError: the method takes no such option, or as `ExplanationSettings`.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = ExplanationSettings(method, target, **given)  # type: ignore[arg-type]
+    for name in given:
+        if method not in _METHODS_WITH[name]:
+            raise InputError(f"{name} does nothing with the method {method}, only with {one_of(_METHODS_WITH[name])}")
+    return settings
 
 
 class Values(NamedTuple):

@@ -71,7 +71,7 @@ def head_choice(head: str | Mapping[str, object] | None) -> HeadChoice | None:
         if arguments:
             raise ValueError(f"init_args is {arguments!r}, but the linear head takes none; only a custom head does")
         return None
-    HEADS.require("head", name)
+    HEADS.require("head", name, LINEAR)
     return HeadChoice(name, arguments)
 
 

@@ -54,8 +54,8 @@ class PartTable(dict[str, Part]):
         if not callable(part) or (isinstance(part, type) and not is_module):
             raise ValueError(f"{self.kind} {name!r} is {part!r}; it must be a function or a subclass of nn.Module")
 
-    def require(self, key: str, name: str) -> None:
-        """Check that a part of that name exists.
+    def require(self, key: str, name: str, *others: str) -> None:
+        """Check that a part of that name exists. The message also lists `others`, which are not in the table.
 
         Raises:
             ValueError: it does not. The message begins with `key` and holds the nearest name.
@@ -68,8 +68,9 @@ class PartTable(dict[str, Part]):
                 f"{key} is {name!r}, which is not registered: its module {module} must be imported first "
                 f"(--allow-module {module})"
             )
-        near = nearest(name, self)
-        raise ValueError(f"{key} is {name!r}; known: {', '.join(self)}{'' if near.startswith('; known') else near}")
+        known = [*others, *self]
+        near = nearest(name, known)
+        raise ValueError(f"{key} is {name!r}; known: {', '.join(known)}{'' if near.startswith('; known') else near}")
 
     def make(self, key: str, name: str, *positional: object, **arguments: object) -> Any:
         """Return a part as its users call it: an instance of a class, or a function with these keyword arguments.

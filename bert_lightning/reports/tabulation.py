@@ -14,7 +14,7 @@ from bert_lightning.reports.failures import failures_of
 from bert_lightning.reports.overall import overall_of
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, PublishedFigure, Results, ResultTable
 from bert_lightning.reports.sequences import of_sequence, sequence_tables
-from bert_lightning.studies.found_runs import Found
+from bert_lightning.studies.found_runs import Found, FoundStudy, is_done
 
 
 def tabulate(
@@ -49,11 +49,11 @@ def tabulate(
         if name not in known:
             raise InputError(f"--metric is {name!r}, but no run has this metric{nearest(name, known)}")
     for study in found.studies if not metrics else ():
-        wanted = study.record.compare.metric
-        if wanted and not set(wanted) & set(known):
+        wanted, logged = study.record.compare.metric, _logged(study)
+        if wanted and logged and not set(wanted) & set(logged):
             raise InputError(
                 f"{study.directory}: compare.metric is {wanted[0]!r}, but no run has this metric"
-                f"{nearest(wanted[0], known)}"
+                f"{nearest(wanted[0], logged)}"
             )
     tables = [_table(layout, baseline, metrics) for layout in layouts]
     # The stages of a sequence are no separate tasks: its measures compare the arms over all of them.
@@ -65,6 +65,12 @@ def tabulate(
         ranges,
         overall,
     )
+
+
+def _logged(study: FoundStudy) -> list[str]:
+    """Return the metrics of the runs of a study; none as long as some run has not finished, which may log others."""
+    runs = [run.run for run in study.runs if is_done(run) and run.run is not None]
+    return [metric.name for metric in metrics_of(runs)] if len(runs) == len(study.runs) else []
 
 
 def _states(found: Found) -> str:

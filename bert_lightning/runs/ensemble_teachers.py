@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
@@ -13,21 +12,25 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.model_parts import register_parts_of
 from bert_lightning.errors import InputError
-from bert_lightning.model.pretrained import config_of
 from bert_lightning.tasks.rebuilding import task_of
-from bert_lightning.tasks.task import Task
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 # The end of the name of a fingerprint. Manifests of earlier versions lack it.
 SETTINGS = ": settings"
 
 
-def meaning_of(checkpoint: Checkpoint, task: Task) -> str:
-    """Return what decides the outputs of a teacher besides its weights, as text."""
+def meaning_of(checkpoint: Checkpoint, settings: Mapping[str, object]) -> str:
+    """Return what decides the outputs of a teacher besides its weights, as text.
+
+    Everything is as the checkpoint has it, so that a later version with more keys gives the same text.
+
+    Args:
+        checkpoint: the teacher's checkpoint.
+        settings: the settings of its task.
+    """
     # Class weights change the losses of the student, and not what the teacher computes.
-    settings = {name: value for name, value in task.task_settings.items() if name != "class_weights"}
-    computed = {"config": asdict(config_of(checkpoint)), "tuning": checkpoint.tuning}
-    return json.dumps({**settings, **computed}, sort_keys=True, default=str)
+    own = {name: value for name, value in settings.items() if name != "class_weights"}
+    return json.dumps({**own, "config": checkpoint.config, "tuning": checkpoint.tuning}, sort_keys=True, default=str)
 
 
 class Teachers(NamedTuple):
@@ -83,5 +86,6 @@ def read_teachers(
             raise InputError(f"{refused}: one reads single texts, the other pairs")
         tasks.append(task.eval().requires_grad_(False))
         digests[name] = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
-        digests[f"{name}{SETTINGS}"] = hashlib.sha256(meaning_of(checkpoint, task).encode()).hexdigest()
+        meaning = meaning_of(checkpoint, checkpoint.task_settings)
+        digests[f"{name}{SETTINGS}"] = hashlib.sha256(meaning.encode()).hexdigest()
     return Teachers(tasks, digests, [weights.get(name, 1.0) for name in paths])

@@ -146,8 +146,8 @@ class Predictor:
         method: str = "integrated-gradients",
         *,
         target: str | None = None,
-        num_points: int = 64,
-        replacement: str = "[MASK]",
+        num_points: int | None = None,
+        replacement: str | None = None,
         maps: bool = False,
     ) -> list[Explanation]:
         """Return how much each word of each item counts for a prediction.
@@ -160,17 +160,17 @@ class Predictor:
             target: what is explained: a label, a relation, the number of a choice, an answer, a word by its number as
                 in `3` or `3=B-LOC`, or an entry of the vocabulary. By default it is the prediction.
             num_points: integrated gradients: the points of the path from the baseline. They are doubled up to 1,024
-                while the values miss more than 5 % of the difference of scores.
-            replacement: integrated gradients and occlusion: the token that stands for an absent word: `[MASK]`,
-                `[PAD]` or `[UNK]`.
+                while the values miss more than 5 % of the difference of scores. 64 by default.
+            replacement: integrated gradients and occlusion: the token that stands for an absent word: `[MASK]` (the
+                default), `[PAD]` or `[UNK]`.
             maps: attention and rollout: whether explanations hold the weights between all words, which may be large.
 
         Returns:
             The explanations in order: one per item, or one per predicted entity or mask.
 
         Raises:
-            InputError: an item has no words, or the task, target or method does not fit. Integrated gradients miss
-                more than 5 % of the difference of scores.
+            InputError: an item has no words, the task, target or method does not fit, or the method does not use an
+                option. Integrated gradients miss more than 5 % of the difference of scores.
             RefusedValue: `num_points` or `replacement` is not allowed.
 
         Example:
@@ -181,8 +181,9 @@ class Predictor:
                     print(word.text, word.value)
         """
         room = "bert_lightning.interpretability.explaining"
-        explain, settings_class = imported(room, "explain"), imported(room, "ExplanationSettings")
-        settings = settings_class(method, target, num_points, replacement, maps)
+        explain, chosen_settings = imported(room, "explain"), imported(room, "chosen_settings")
+        options = {"num_points": num_points, "replacement": replacement, "maps": maps or None}
+        settings = chosen_settings(method, target, **options)
         return [found for row in self._rows_of(items) for found in explain(self.task, row, settings)]
 
     def _rows_of(self, items: Iterable[object]) -> list[Row]:

@@ -76,7 +76,8 @@ class Inputs:
 
     Attributes:
         fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from; `teacher`,
-            `teacher NAME` and `labeller NAME` -> those of other models; `previous` and `information` -> those of the
+            `teacher NAME` and `labeller NAME` -> those of other models, and `teacher NAME: settings` -> that of what
+            else decides their answers; `previous` and `information` -> those of the
             run of the task before.
         model_revision: commit of the hub model to start from.
         start: the checkpoint that training starts from.

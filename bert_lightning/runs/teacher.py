@@ -277,7 +277,7 @@ def _cache(
     assert isinstance(data, FineTuningDataModule)
     assert isinstance(teacher, Task), "the settings refuse a cache without logits"
     digest = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
-    key = f"{digest}\n{meaning_of(checkpoint, teacher)}"
+    key = f"{digest}\n{meaning_of(checkpoint, teacher.task_settings)}"
     return LogitCache(Path(settings.cache), data.splits["train"], key, experiment.trainer.precision)
 
 

@@ -171,17 +171,21 @@ def _read_study(folder: Path) -> FoundStudy:
 
 
 def run_of_record(folder: Path, recorded: RecordedRun) -> FoundRun:
-    """Read a run that the record of a study names. Its own manifest decides whether it has finished."""
+    """Read a run that the record of a study names.
+
+    Its own manifest decides whether it has finished, unless the record says that its result does not count.
+    """
     directory = RunDirectory(folder / recorded.directory)
     state: str = recorded.state
     message = _one_line(recorded.message)
+    if state == "failed" and recorded.message in (STALE, OTHER_SETTINGS):
+        run = found_run(directory).run if directory.exists else None
+        return FoundRun(directory, recorded.seed, "stale", message.removeprefix("stale: "), run, recorded)
     if not directory.exists:
         if state == FINISHED:
             state, message = "missing", f"{directory.path} is no longer there"
         return FoundRun(directory, recorded.seed, state, message, None, recorded)
     own = found_run(directory)
-    if state == "failed" and recorded.message in (STALE, OTHER_SETTINGS):
-        return FoundRun(directory, recorded.seed, "stale", message, own.run, recorded)
     if is_done(own):
         return FoundRun(directory, recorded.seed, FINISHED, "", own.run, recorded)
     if state in (FINISHED, "waiting"):

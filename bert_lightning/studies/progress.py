@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.finished_checkpoints import reduce_finished
 from bert_lightning.studies.plan import PlannedRun
@@ -45,6 +46,9 @@ class Progress:
             # A directory in the last record was compared when it was added. One that did not count is compared again.
             last = known.get(recorded.directory)
             was_unusable = last is not None and last.message in (OTHER_SETTINGS, STALE)
+            if self._stays_stale(run, last):
+                self.runs[run] = replace(recorded, state="failed", message=STALE)
+                continue
             if was_unusable:
                 self.runs[run] = recorded = current(run, folder, recorded.directory, None)
             if (last is None or was_unusable) and self.directories.is_other_run(run):
@@ -99,16 +103,19 @@ class Progress:
     def retry_failed(self) -> None:
         """Let failed runs train again, from their last checkpoint.
 
-        Stale runs, failed runs that started from other weights than their upstream runs have now, and runs whose
-        directory holds other settings start over: their old directory is renamed.
+        Stale runs, failed runs that started from other weights than their upstream runs have now or will have, and
+        runs whose directory holds other settings start over: their old directory is renamed.
         """
+        anew: set[PlannedRun] = set()
         for run, recorded in self.chosen.items():
             if recorded.state != "failed":
                 continue
-            if recorded.message in (STALE, OTHER_SETTINGS) or self._has_other_start(run):
+            is_unusable = recorded.message in (STALE, OTHER_SETTINGS) or self._has_other_start(run)
+            if is_unusable or not anew.isdisjoint(run.upstreams.values()):
                 _set_aside(self.folder / recorded.directory)
                 self.directories.start_over(run)
                 recorded = run.recorded()
+                anew.add(run)
             self.runs[run] = replace(recorded, state="waiting")
         self.block()
 
@@ -124,14 +131,29 @@ class Progress:
             if upstream in run.upstreams.values() and self._is_stale(run):
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
 
+    def _stays_stale(self, run: PlannedRun, last: RecordedRun | None) -> bool:
+        """Return whether a stale run cannot be compared, because an upstream run has not finished."""
+        return (
+            last is not None
+            and last.message == STALE
+            and RunDirectory(self.folder / last.directory).exists
+            and any(self.runs[upstream].state != "finished" for upstream in run.upstreams.values())
+        )
+
     def _is_stale(self, run: PlannedRun) -> bool:
-        return self.runs[run].state in ("finished", "interrupted") and self._has_other_start(run)
+        if self.runs[run].state not in ("finished", "interrupted"):
+            return False
+        return any(self.runs[each].message == STALE for each in run.upstreams.values()) or self._has_other_start(run)
 
     def _has_other_start(self, run: PlannedRun) -> bool:
         """Return whether a run started from other weights than those of its upstream runs, if these have finished."""
-        if any(self.runs[upstream].state != "finished" for upstream in run.upstreams.values()):
+        if not run.upstreams or any(self.runs[each].state != "finished" for each in run.upstreams.values()):
             return False
-        return has_other_start(run, self.directories)
+        try:
+            return has_other_start(run, self.directories)
+        except InputError:
+            # Its manifest is damaged. The run itself fails then.
+            return False
 
 
 def _set_aside(directory: Path) -> None:

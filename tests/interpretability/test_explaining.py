@@ -321,6 +321,17 @@ def test_settings_that_do_not_exist_are_refused(settings, message):
         ExplanationSettings(**settings)
 
 
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [("attention", {"replacement": "[PAD]"}), ("occlusion", {"num_points": 3}), ("gradient-x-input", {"maps": True})],
+)
+def test_an_option_that_the_method_does_not_use_is_refused_in_python_too(untrained, method, option):
+    predictor = Predictor(untrained("text-classification"))
+    [name] = option
+    with pytest.raises(InputError, match=f"^{name} does nothing with the method {method}, only with "):
+        predictor.explain(["The cat."], method, **option)
+
+
 def test_a_target_unlike_every_entry_is_refused_without_the_whole_vocabulary(untrained):
     with pytest.raises(InputError, match=r"no entry of this model; known: .* more$") as refusal:
         explained(untrained("pretraining"), RAW["pretraining"][0], target="1234567890")

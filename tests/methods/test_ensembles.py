@@ -22,7 +22,6 @@ from bert_lightning.runs.building import build_training
 from bert_lightning.runs.ensemble_teachers import meaning_of
 from bert_lightning.runs.predictor import load
 from bert_lightning.runs.record import Inputs
-from bert_lightning.tasks.rebuilding import task_of
 from tests.support.methods import NO_DROPOUT, first_batch, maker
 from tests.support.runs import weights
 from tests.support.task_data import tiny_classification
@@ -145,9 +144,10 @@ def test_a_teacher_with_equal_weights_and_another_pattern_is_another_teacher(val
 
 def test_what_a_teacher_computes_depends_on_its_architecture_too(teachers):
     checkpoint = read_checkpoint(teachers["three"])
-    task = task_of(checkpoint)
     changed = dataclasses.replace(checkpoint, config={**checkpoint.config, "hidden_act": "relu"})
-    assert meaning_of(changed, task) != meaning_of(checkpoint, task)
+    one, other = (meaning_of(each, each.task_settings) for each in (checkpoint, changed))
+    assert one != other
+    assert meaning_of(checkpoint, {**checkpoint.task_settings, "class_weights": [1.0]}) == one
 
 
 def test_an_ensemble_of_one_pattern_is_that_pattern_bit_for_bit(values, teachers):

@@ -327,7 +327,9 @@ def test_a_calibrated_student_of_a_calibrated_teacher_is_refused(experiments, tm
 
 @pytest.mark.parametrize("key", ["checkpoint.monitor=val/loss", "checkpoint.mode=min", "early_stopping.patience=2"])
 def test_a_student_of_inner_states_alone_cannot_be_judged_by_scores(make, teacher, key, tmp_path):
-    with pytest.raises(InputError, match=f"{key.partition('=')[0]} cannot be used here: the student learns inner"):
+    with pytest.raises(
+        InputError, match=f"{key.partition('=')[0]} cannot be used here: the student learns only inner"
+    ):
         train(make(teacher, *INNER_ALONE, f"--{key}"), tmp_path)
 
 

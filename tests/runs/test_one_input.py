@@ -14,5 +14,5 @@ def test_one_input_is_refused_rather_than_read_letter_by_letter_or_key_by_key(on
     with pytest.raises(InputError, match="a list of inputs is expected"):
         Predictor.predict(object.__new__(Predictor), one)
     data = SimpleNamespace(inputs=one, evaluation_batch_size=2, _share=lambda: (0, 1))
-    with pytest.raises(InputError, match=r"data\.inputs is a list"):
+    with pytest.raises(InputError, match=r"data\.inputs must be a list"):
         StepDataModule.predict_dataloader(data)

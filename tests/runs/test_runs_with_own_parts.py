@@ -261,7 +261,7 @@ def test_a_class_path_is_not_imported_unless_its_module_is_allowed(experiment, t
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"head": {"name": "atentive"}}, "model.head.name is 'atentive'; known: "),
+        ({"head": {"name": "atentive"}}, "model.head.name is 'atentive'; known: linear"),
         ({"head": {"class_path": f"{MODULE}.Atentive"}}, r"has no Atentive; did you mean 'Attentive'\?"),
         ({"head": {"class_path": f"{MODULE}.window"}}, "must be a subclass of Module"),
         ({"head": {"class_path": f"{MODULE}.Slope", "name": "x"}}, "model.head has both name and class_path"),

@@ -171,6 +171,14 @@ def test_runs_whose_upstream_was_trained_again_with_other_weights_are_stale(home
     assert stale.runs[run].state == "waiting"
     assert not directory.path.exists()
     assert RunDirectory(f"{directory.path}-aside-1").exists
+    # As long as the upstream run has not finished, nothing can be compared.
+    directory = begin(run, ended="finished", data={"model": "0" * 64}, **TIMES)
+    own = RunDirectory(folder / upstream.directory)
+    own.update_manifest(ended=None)
+    record_now = StudyRecord("nsp", "", "", "0", (), (upstream.recorded(), found))
+    assert Progress(folder, runs, record_now).runs[run].message == STALE
+    own.update_manifest(ended="finished")
+    shutil.rmtree(directory.path)
     # The command may be killed now, before it writes the record.
     before = StudyRecord("nsp", "", "", "0", (), (stale.recorded()[0], found))
     again = Progress(folder, runs, before)

@@ -35,15 +35,16 @@ class Database:
     Args:
         url: URL of the database, as SQLAlchemy reads it.
         name: name of the search.
+        is_own: whether only searches of one study use the database, so that an empty one of that name is its own.
 
     Raises:
         InputError: the database cannot be opened, is locked or damaged, or belongs to another program.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, is_own: bool = False) -> None:
         import optuna
 
-        self.name = name
+        self.name, self._is_own = name, is_own
         self._shown = _without_password(url)
         check_file(url)
         with self._faults():
@@ -62,7 +63,8 @@ class Database:
             if self.name not in optuna.study.get_all_study_names(self._storage):
                 return None
             noted = self._study.user_attrs.get(_SETTINGS)
-            if noted is None and not self._study.user_attrs and not self._study.get_trials(deepcopy=False):
+            is_empty = not self._study.user_attrs and not self._study.get_trials(deepcopy=False)
+            if noted is None and is_empty and self._is_own:
                 # The command that made it was killed before it stored the settings.
                 return None
         if not isinstance(noted, str):

@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
+
+from bert_lightning.studies.statistics.values import no_spread
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -32,8 +35,9 @@ class PairedPruner(BasePruner):
             return False
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         gains = [sign * (trial.intermediate_values[seed] - best.intermediate_values[seed]) for seed in seeds]
-        if len(set(gains)) == 1:
-            # Equal differences have no spread, so there is no t test. On a small data set they are common.
+        largest = max(abs(value) for value in trial.intermediate_values.values())
+        if no_spread(np.array(gains), largest):
+            # Equal differences have no t test. On a small data set they are common.
             return False
         return bool(ttest_1samp(gains, 0.0, alternative="less").pvalue < self._p)
 

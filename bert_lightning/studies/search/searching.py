@@ -109,7 +109,7 @@ def search(
         courses = []
         upstreams: dict[tuple[str, str, int], PlannedRun] = {}
         for arm, space in described.arms:
-            database = Database(url, arm.name)
+            database = Database(url, arm.name, storage is None)
             settings = _begun(described, arm, space, database, jobs, known, is_own=storage is None)
             courses.append(ArmSearch(arm, settings, space, database, progress, upstreams, reporter.line))
         progress.courses = courses

@@ -89,9 +89,7 @@ class Trial:
 
     def _is_pruned(self, judge: Judge, runs: Sequence[Reached]) -> bool:
         if self._settings.pruner.over == "steps":
-            # After the end of all runs there is nothing left to save.
-            is_over = all(run.state == "finished" for run in runs)
-            return judge.note(runs[0].curve) if is_over else judge.hear(runs[0].curve)
+            return judge.hear(runs[0].curve)
         done = list(enumerate(_scores(runs)))
         # After the last seed there is nothing left to save.
         return judge.hear(done[: len(runs) - 1]) or (len(done) == len(runs) and judge.note(done))

@@ -127,7 +127,7 @@ class HeadSettings:
 
     def __post_init__(self) -> None:
         if self.name != LINEAR:
-            HEADS.require("name", self.name)
+            HEADS.require("name", self.name, LINEAR)
         elif self.init_args:
             raise ValueError(
                 f"init_args is {self.init_args}, but the linear head takes none; only a custom head does"

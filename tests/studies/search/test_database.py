@@ -91,10 +91,12 @@ def test_a_locked_database_is_refused(tmp_path, monkeypatch):
 def test_a_search_of_another_program_in_the_same_database_is_refused(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     made = optuna.create_study(storage=default_url(tmp_path), study_name="try")
-    assert Database(default_url(tmp_path), "try").settings is None, "as after a kill at the beginning of a search"
-    made.enqueue_trial({"rate": 0.1})
+    assert Database(default_url(tmp_path), "try", is_own=True).settings is None, "as after a kill at the beginning"
     with pytest.raises(InputError, match="search 'try' of another program"):
         _ = Database(default_url(tmp_path), "try").settings
+    made.enqueue_trial({"rate": 0.1})
+    with pytest.raises(InputError, match="search 'try' of another program"):
+        _ = Database(default_url(tmp_path), "try", is_own=True).settings
 
 
 @pytest.mark.parametrize(

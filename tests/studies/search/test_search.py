@@ -328,6 +328,8 @@ def test_a_study_that_cannot_be_searched_is_refused_before_anything_is_written(v
 
 
 def test_options_that_cannot_work_are_refused(values, capsys):
+    assert main(["search", str(study()), "--retry-failed", "--dry-run"]) == 2
+    assert "--retry-failed does nothing with --dry-run" in capsys.readouterr().err
     path = study()
     for options, words in (
         (["--jobs", "0"], "--jobs is 0"),
@@ -383,6 +385,7 @@ def test_searched_arms_share_their_upstream_runs(values):
     searched_keys = {"trials": 1, "confirm_seeds": 1, "stage": "after"}
     record = searched(study(searched_keys, stages={"before": {}, "after": after}))
     directories = [run.directory for run in record.runs if run.stage == "before"]
+    assert directories
     assert len(directories) == len(set(directories))
 
 
