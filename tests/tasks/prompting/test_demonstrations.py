@@ -163,3 +163,12 @@ def test_what_cannot_be_shown_is_refused_with_its_key(make):
     few = [LabelledText("", "x", None, label, "") for label in "aab"]
     with pytest.raises(InputError, match="needs two examples of each class, and there is 1 of 'b'"):
         Demonstrations(few, ["a", "b"], [[1], [2], [3]])
+
+
+def test_replayed_examples_are_refused_with_the_first_task(make):
+    values = make("--continual.name=replay", "--continual.size=4").to_dict()
+    data = {key: value for key, value in values["data"].items() if value is not None}
+    tasks = [{"name": name, "data": data} for name in ("first", "second")]
+    values |= {"sequence": {"task": "first", "tasks": tasks, "labels": "shared"}}
+    with pytest.raises(InputError, match=r"^continual\.name replay replays examples .* with data\.demonstrations$"):
+        build_training(load_experiment([], [], values), None)
