@@ -108,12 +108,15 @@ def jobs_option(parser: argparse.ArgumentParser, default: int | None = 1, detail
 def _ablate(options: argparse.Namespace) -> int:
     with without_collections(freeze=True):
         from bert_lightning.studies.ablation import ablate, dry_run
+        from bert_lightning.studies.cluster import MOST_JOBS
 
     _check_retry(options)
     launcher = _launcher(options)
-    num_jobs = 1 if options.jobs is None else options.jobs
+    is_local = options.launcher != "submitit"
+    num_jobs = (1 if is_local else MOST_JOBS) if options.jobs is None else options.jobs
     if options.dry_run:
-        print(*dry_run(options.file, options.directory, num_jobs, options.stage, options.allow_module), sep="\n")
+        arguments = options.file, options.directory, num_jobs, options.stage, options.allow_module
+        print(*dry_run(*arguments, is_local=is_local), sep="\n")
         return OK
     if options.launcher == "wandb":
         from bert_lightning.studies.sweep import write_sweep

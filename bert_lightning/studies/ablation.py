@@ -107,8 +107,12 @@ def dry_run(
     jobs: int,
     stages: Sequence[str] = (),
     allow_modules: Sequence[str] = (),
+    *,
+    is_local: bool = True,
 ) -> list[str]:
     """Return the lines that describe what `ablate` would do. Nothing is written.
+
+    If the runs train on this machine (`is_local`), its devices are checked.
 
     Raises:
         InputError: as `ablate`.
@@ -120,7 +124,8 @@ def dry_run(
     folder = folder_of(described, directory)
     before = record_in(folder, described)
     jobs = min(jobs, len(plan))
-    local_launcher(plan, jobs)
+    if is_local:
+        local_launcher(plan, jobs)
     progress = Progress(folder, plan, before)
     progress.stages = chosen
     lines = [*summary(described, progress, before), *_table(progress, jobs)]

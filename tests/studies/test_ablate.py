@@ -326,6 +326,9 @@ def test_the_dry_run_writes_nothing_and_estimates_from_finished_runs(capsys, mon
     assert "pretraining, objective=next-sentence: 2 runs, 0 to train\n" in output
     assert "pretraining, objective=full-sentences: 2 runs, 2 to train, about 30 s\n" in output
     assert output.endswith("about 15 s with --jobs 2\n")
+    # On a cluster, all of them train at the same time, and the devices of this machine do not count.
+    assert main(["ablate", str(study), "--dry-run", "--launcher", "submitit"]) == 0
+    assert capsys.readouterr().out.endswith(f"with --jobs {len(record.runs)}\n")
 
 
 def test_more_than_a_hundred_runs_need_yes(capsys):
