@@ -16,14 +16,10 @@ from bert_lightning.cli.parsing import (
 )
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import item_progress
-from bert_lightning.errors import InputError
 from bert_lightning.lazy import without_collections
-from bert_lightning.wording import one_of
 
 # The names of `interpretability/explaining.py: METHODS`, which `--help` prints without importing torch.
 METHODS = ("attention", "rollout", "gradient-x-input", "integrated-gradients", "occlusion")
-# The options that only some methods use.
-_METHODS_WITH = {"points": ("integrated-gradients",), "replacement": ("integrated-gradients", "occlusion")}
 
 
 def add(commands: Commands) -> None:
@@ -75,9 +71,6 @@ def add(commands: Commands) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    for name, methods in _METHODS_WITH.items():
-        if getattr(options, name) is not None and options.method not in methods:
-            raise InputError(f"--{name} does nothing with --method {options.method}, only with {one_of(methods)}")
     with without_collections(freeze=True):
         from bert_lightning.reports.explanation_report import write_explanations
 
@@ -90,8 +83,8 @@ def _explain(options: argparse.Namespace) -> int:
             output,
             method=options.method,
             target=options.target,
-            num_points=64 if options.points is None else options.points,
-            replacement="[MASK]" if options.replacement is None else options.replacement,
+            num_points=options.points,
+            replacement=options.replacement,
             base=options.base,
             allow_modules=options.allow_module,
             progress=counted,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -89,17 +89,19 @@ class ExplanationSettings:
             raise RefusedValue("replacement", self.replacement, f"be {one_of(REPLACEMENTS)}")
 
 
-def chosen_settings(method: str, target: str | None, **options: object) -> ExplanationSettings:
-    """Return settings with the options that are not None.
+def chosen_settings(method: str, target: str | None, **options: Any) -> ExplanationSettings:
+    """Return settings with the options that are not None. The others have their defaults.
 
     Raises:
-        InputError: the method takes no such option, or as `ExplanationSettings`.
+        InputError: as `ExplanationSettings`.
+        RefusedValue: the method does not use an option, or as `ExplanationSettings`.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    settings = ExplanationSettings(method, target, **given)  # type: ignore[arg-type]
-    for name in given:
+    settings = ExplanationSettings(method, target, **given)
+    for name, value in given.items():
         if method not in _METHODS_WITH[name]:
-            raise InputError(f"{name} does nothing with the method {method}, only with {one_of(_METHODS_WITH[name])}")
+            owners = one_of(_METHODS_WITH[name])
+            raise RefusedValue(name, value, f"be left out with the method {method}: it belongs to {owners}")
     return settings
 
 

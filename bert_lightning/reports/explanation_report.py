@@ -3,14 +3,19 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from bert_lightning.checkpoints.files import write_atomically, write_text
 from bert_lightning.data.reading.lines import named
 from bert_lightning.errors import InputError
-from bert_lightning.interpretability.explaining import ExplanationSettings, NotExplainedError, explain
+from bert_lightning.interpretability.explaining import (
+    ExplanationSettings,
+    NotExplainedError,
+    chosen_settings,
+    explain,
+)
 from bert_lightning.reports.explanation_page import PageContent, explanation_page
 from bert_lightning.runs.explanation import Explanation
 from bert_lightning.runs.predictor import Predictor, load
@@ -66,8 +71,8 @@ def write_explanations(
     *,
     method: str,
     target: str | None,
-    num_points: int,
-    replacement: str,
+    num_points: int | None,
+    replacement: str | None,
     base: str | None,
     allow_modules: Sequence[str],
     progress: Callable[[Iterable[Explanation]], Iterator[Explanation]],
@@ -83,8 +88,8 @@ def write_explanations(
         output: the file to write; its suffix decides what it is.
         method: name of the method.
         target: what is explained; None for the predictions.
-        num_points: integrated gradients: the points of the path.
-        replacement: the token that stands for an absent word.
+        num_points: integrated gradients: the points of the path; None for the default.
+        replacement: the token that stands for an absent word; None for the default.
         base: the base of a checkpoint that holds only what was trained, if it has moved.
         allow_modules: the user's modules that may be imported.
         progress: wraps the iterator of explanations, to show the progress.
@@ -99,7 +104,8 @@ def write_explanations(
     if output.suffix not in (".html", ".json"):
         raise InputError(f"--output is {output}; explanations end in .html or .json")
     is_page = output.suffix == ".html"
-    settings = ExplanationSettings(method, target, num_points, replacement, maps=is_page)
+    settings = chosen_settings(method, target, num_points=num_points, replacement=replacement)
+    settings = replace(settings, maps=is_page)
     predictor = load(checkpoint, base=base, allow_modules=allow_modules)
     state = _Progress()
     explanations = progress(_explanations(predictor, source, settings, state))

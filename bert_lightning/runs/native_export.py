@@ -1,4 +1,4 @@
-"""The format `native`: a checkpoint of ours without the state of its training, whole or only with trained weights."""
+"""The format `native`: our checkpoint without the training state, with all weights or only with the trained ones."""
 
 from pathlib import Path
 

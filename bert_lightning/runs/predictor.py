@@ -169,9 +169,9 @@ class Predictor:
             The explanations in order: one per item, or one per predicted entity or mask.
 
         Raises:
-            InputError: an item has no words, the task, target or method does not fit, or the method does not use an
-                option. Integrated gradients miss more than 5 % of the difference of scores.
-            RefusedValue: `num_points` or `replacement` is not allowed.
+            InputError: an item has no words, or the task, target or method does not fit. Integrated gradients miss
+                more than 5 % of the difference of scores.
+            RefusedValue: an option is not allowed, or the method does not use it.
 
         Example:
             ::

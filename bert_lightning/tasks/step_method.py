@@ -75,7 +75,7 @@ class StepMethod(TrainingSums, Protocol):
 
 @runtime_checkable
 class StepPart(Protocol):
-    """A part of a step method that is told when each step begins. `Task.step_parts` lists those of a task.
+    """A part of a step method. Its `begin_step` is called at the start of each step, for all `Task.step_parts`.
 
     Modules that it adds to the task are in checkpoints, like the model.
     """

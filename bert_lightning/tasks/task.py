@@ -58,7 +58,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
     Attributes:
         optimization: None if the task only scores and predicts.
         step_method: turns a micro-batch into gradients.
-        step_parts: the parts of it that are told when each step begins.
+        step_parts: its parts. Their `begin_step` is called at the start of each step.
         beside_model: modules that train together with the model and that training alone needs, such as the
             projections of distillation. Checkpoints hold them, so that a run resumes. Models, exports and the digest
             of the weights do not.

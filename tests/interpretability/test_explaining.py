@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import bert_lightning
+from bert_lightning.checks import RefusedValue
 from bert_lightning.cli import main
 from bert_lightning.cli.interpretation import METHODS as COMMAND_METHODS
 from bert_lightning.data.reading.tables import Row
@@ -328,7 +329,7 @@ def test_settings_that_do_not_exist_are_refused(settings, message):
 def test_an_option_that_the_method_does_not_use_is_refused_in_python_too(untrained, method, option):
     predictor = Predictor(untrained("text-classification"))
     [name] = option
-    with pytest.raises(InputError, match=f"^{name} does nothing with the method {method}, only with "):
+    with pytest.raises(RefusedValue, match=f"^{name} is .*; it must be left out with the method {method}: it bel"):
         predictor.explain(["The cat."], method, **option)
 
 
@@ -339,8 +340,8 @@ def test_a_target_unlike_every_entry_is_refused_without_the_whole_vocabulary(unt
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--method", "rollout", "--points", "5"], "--points does nothing with --method rollout, only with integrated-"),
-    (["--method", "attention", "--replacement", "[PAD]"], "only with integrated-gradients or occlusion"),
+    (["--method", "rollout", "--points", "5"], "--points is 5; it must be left out with the method rollout: it"),
+    (["--method", "attention", "--replacement", "[PAD]"], "it belongs to integrated-gradients or occlusion"),
     (["--points", "2000"], "--points is 2000; it must be between 1 and 1024"),
     (["--replacement", "[CLS]"], "--replacement is [CLS]; it must be [MASK], [PAD] or [UNK]"),
 ])  # fmt: skip
